@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PACKAGE := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: demo test lint types unit benchmark clean
+
+demo: $(VENV)/.installed
+	$(BIN)/captum-kd demo
+
+test: lint types unit
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-test
+	$(BIN)/pytest
+
+benchmark: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/unicam_cost.py
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch, torchvision and what they need are about 5 GB; the stamps keep a second run from asking again.
+$(VENV)/.installed: $(PACKAGE) | $(BIN)/python
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(PACKAGE) | $(BIN)/python
+	$(INSTALL) --editable ".[test]"
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,80 @@
+"""The samples that distances are taken against, so that a map does not depend on its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ReferenceBatch(NamedTuple):
+    """Model inputs and, where given, their targets."""
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor | None
+
+
+def read_reference(reference: Any) -> list[ReferenceBatch]:
+    """Read a reference set once, so that it stays the same whatever a DataLoader shuffles.
+
+    Args:
+        reference: A tensor of inputs; a pair ``(inputs, target)``, where ``inputs`` is a tensor or a tuple of
+            tensors; or an iterable of either (a DataLoader), one item a batch.
+
+    Returns:
+        The batches. All of them have targets, or none has.
+
+    Raises:
+        TypeError: Something else was given.
+        ValueError: Fewer than 3 samples, a target of another length than its inputs, or targets in some
+            batches only.
+
+    Example:
+        >>> import torch
+        >>> batches = read_reference([(torch.zeros(2, 3), torch.tensor([0, 1]))] * 4)
+        >>> len(batches), batches[0].target
+        (4, tensor([0, 1]))
+    """
+    if isinstance(reference, (Tensor, tuple)):
+        reference = [reference]
+    if not isinstance(reference, Iterable):
+        raise TypeError(
+            "reference must be a tensor of inputs, a pair (inputs, target), or an iterable of those such as "
+            f"a DataLoader; got {type(reference).__name__}."
+        )
+    batches = [_read_batch(item) for item in reference]
+    count = sum(len(batch.inputs[0]) for batch in batches)
+    if count < 3:
+        raise ValueError(
+            f"reference must have at least 3 samples (with the explained one, 4 are needed), got {count}."
+        )
+    if len({batch.target is None for batch in batches}) > 1:
+        raise ValueError("reference must have targets in every batch or in none.")
+    return batches
+
+
+def _read_batch(item: Any) -> ReferenceBatch:
+    target = None
+    if isinstance(item, (tuple, list)):
+        if len(item) != 2:
+            raise TypeError(
+                f"A reference batch must be inputs or a pair (inputs, target), got {len(item)} items. "
+                "Several inputs go into a tuple: ((first, second), target)."
+            )
+        item, target = item
+    inputs = item if isinstance(item, tuple) else (item,)
+    if not inputs or not all(isinstance(value, Tensor) and value.dim() for value in inputs):
+        raise TypeError(
+            "Reference inputs must be a tensor or a tuple of tensors, got "
+            f"{', '.join(type(value).__name__ for value in inputs)}."
+        )
+    if target is not None:
+        target = torch.as_tensor(target)
+        if target.dim() != 1 or len(target) != len(inputs[0]):
+            raise ValueError(
+                f"A reference target must have one class index per sample: got shape {tuple(target.shape)} "
+                f"for {len(inputs[0])} samples."
+            )
+    return ReferenceBatch(inputs, target)

@@ -1,0 +1,387 @@
+"""UniCAM: class activation maps of what only one of two models has learnt."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
+
+import torch
+from captum.attr import LayerAttribution
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_kd.attr.reference import read_reference
+from captum_kd.attr.samples import (
+    LayerSamples,
+    ModelReference,
+    ModelSamples,
+    model_reference,
+    model_samples,
+)
+from captum_kd.capture import ReshapeTransform, capture, weights_version
+from captum_kd.functional import cam
+from captum_kd.functional.cam import Distances
+from captum_kd.functional.centering import check_sample_count
+from captum_kd.functional.objectives import IGNORE_LABELS, OBJECTIVES, Objective, relevance
+from captum_kd.labels import LabelEmbeddings
+from captum_kd.layers import Layers, pair_layers
+from captum_kd.targets import class_indices, has_class_scores
+
+Features = Literal["distilled", "residual"]
+Combine = Literal["channel", "elementwise"]
+Maps = Tensor | list[Tensor]
+_Self = TypeVar("_Self", bound="UniCAM")
+
+
+class UniqueAttributions(NamedTuple):
+    """Maps of both directions: what the student has beyond the base model, and the reverse."""
+
+    distilled: Maps
+    residual: Maps
+
+
+class UniCAM(LayerAttribution):
+    r"""Unique class activation mapping of a student given a base model, and the reverse.
+
+    Grad-CAM asks which positions of a layer raise a class score. UniCAM asks which positions make the
+    student's geometry of samples differ from the base model's: with :math:`P^{(s)}, P^{(b)}` the U-centred
+    distance matrices of both models' features, the student's unique component is
+
+    .. math:: U = P^{(s)} - \frac{\langle P^{(s)}, P^{(b)}\rangle}{\langle P^{(b)}, P^{(b)}\rangle} P^{(b)},
+
+    an objective turns :math:`U` into a scalar :math:`S`, and the map is
+    :math:`\mathrm{ReLU}(\sum_k \beta_k A_k)` with :math:`\beta_k` the spatial mean of
+    :math:`\partial S / \partial A_k` (Eq. 3, 5 and 6 of Adhane et al., "On Explaining Knowledge
+    Distillation"). The gradient has a closed form, so all layers and both directions cost one forward pass
+    of each model and no backward pass.
+
+    A map is relative to the samples that distances are taken between: by default those of the batch, as
+    in the paper. Pass ``reference`` to fix them; a sample's map then does not depend on its batch.
+
+    The defaults are those of the published code. :meth:`recommended` gives the setting that has the best
+    evidence of pointing where the two models differ.
+
+    Args:
+        forward_func: The student: a module, or a function that runs it (pass the module where you can;
+            only then its training flags can be switched to evaluation and back).
+        layer: The layer to explain, or a list of layers; lists of maps are then returned.
+        base_model: The model that the student is compared with, run on the same inputs.
+        base_layer: Its layer or layers, in the order of ``layer``. None takes those of the same names.
+            Architecture, channels and map size may differ.
+        label_embeddings: :class:`~captum_kd.LabelEmbeddings` or a tensor ``(num_classes, d)`` whose rows
+            represent the classes in objectives that use labels. None: one-hot.
+        objective: "relevance" (how far the unique component follows the labels), "uniqueness" (how large it
+            is; needs no labels), "row_max", or a callable ``(explained, other, labels) -> scalar`` of the
+            ``(n, n)`` distance matrices; ``labels`` is None if there are no targets.
+        combine: "channel" (Eq. 5: one weight per channel) or "elementwise" (gradient times activation at each
+            position).
+        pool: None takes distances between flattened activations; a number g between activations that were
+            average-pooled to g x g (1 is global pooling).
+        reference: Samples that distances are taken against: a tensor, a pair ``(inputs, target)`` or a
+            DataLoader of either; at least 3 samples. It is read once.
+        reshape_transform: Turns a layer's output into ``(n, c, *spatial)``, for token models and for layers
+            with several outputs.
+        device_ids: Device order under DataParallel, as in Captum.
+        center: Multiply the weights with activations minus their channel mean over the batch (or the
+            reference) and over positions. Distances do not see such a shift; the map does.
+
+    Raises:
+        ValueError: An unknown word for an option, a layer that is not in its model, lists of different
+            lengths, or a bad ``reference``.
+        TypeError: A model is not callable or a layer is not a module.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> def network():
+        ...     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
+        >>> student, base, images = network(), network(), torch.randn(16, 3, 8, 8)
+        >>> unicam = UniCAM(student, student[1], base)
+        >>> unicam.attribute(images, target=torch.arange(16) % 4).shape
+        torch.Size([16, 1, 6, 6])
+        >>> distilled, residual = unicam.attribute_all(images)
+        >>> upsampled = UniCAM.interpolate(distilled, (8, 8), interpolate_mode="bilinear")
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: Layers,
+        base_model: Callable[..., Any],
+        base_layer: Layers | None = None,
+        *,
+        label_embeddings: LabelEmbeddings | Tensor | None = None,
+        objective: str | Objective = "relevance",
+        combine: Combine = "channel",
+        pool: int | None = None,
+        reference: Any = None,
+        reshape_transform: ReshapeTransform | None = None,
+        device_ids: list[int] | None = None,
+        center: bool = False,
+    ) -> None:
+        for option, model in (("forward_func", forward_func), ("base_model", base_model)):
+            if not callable(model):
+                raise TypeError(f"{option} must be callable, got {type(model).__name__}.")
+        super().__init__(forward_func, layer, device_ids)
+        self.base_model = base_model
+        self._layers, self._base_layers = pair_layers(forward_func, layer, base_model, base_layer)
+        if not callable(objective):
+            _one_of(objective, tuple(OBJECTIVES), "objective (if not a callable)")
+            objective = OBJECTIVES[objective]
+        _one_of(combine, get_args(Combine), "combine")
+        if pool is not None and (not isinstance(pool, int) or pool < 1):
+            raise ValueError(f"pool must be None or a grid size of at least 1, got {pool!r}.")
+        self.label_embeddings = label_embeddings
+        self.objective: Objective = objective
+        self.combine = combine
+        self.pool = pool
+        self.reshape_transform = reshape_transform
+        self.center = center
+        self._reference = None if reference is None else read_reference(reference)
+        self._reference_cache: tuple[Any, list[ModelReference]] | None = None
+
+    @classmethod
+    def recommended(
+        cls: type[_Self],
+        forward_func: Callable[..., Any],
+        layer: Layers,
+        base_model: Callable[..., Any],
+        base_layer: Layers | None = None,
+        **options: Any,
+    ) -> _Self:
+        """The setting that the evidence favours: uniqueness on globally pooled, channel-centred features.
+
+        On planted cues with known truth it is the one whose distilled and residual maps separate best
+        (``captum-kd demo`` prints the comparison); the constructor's defaults stay the paper's.
+
+        Args:
+            forward_func: As in the constructor.
+            layer: As in the constructor.
+            base_model: As in the constructor.
+            base_layer: As in the constructor.
+            **options: Further keywords of the constructor; they win over the recommended ones.
+
+        Returns:
+            A :class:`UniCAM` with ``objective="uniqueness"``, ``pool=1`` and ``center=True``.
+
+        Example:
+            >>> from torch import nn
+            >>> student, base = nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Conv2d(3, 4, 3))
+            >>> UniCAM.recommended(student, student[0], base).pool
+            1
+        """
+        settings: dict[str, Any] = {"objective": "uniqueness", "pool": 1, "center": True}
+        return cls(forward_func, layer, base_model, base_layer, **{**settings, **options})
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        relu_attributions: bool = True,
+        attr_dim_summation: bool = True,
+        *,
+        features: Features = "distilled",
+    ) -> Maps:
+        """Map what only one of the two models has learnt.
+
+        Args:
+            inputs: A tensor or a tuple of tensors with the samples in dimension 0, as in Captum. Without
+                ``reference`` at least 4 samples, and the maps depend on all of them.
+            target: Class index of each sample: an int for all, a list, or a tensor ``(n,)``. With
+                ``label_embeddings`` it selects the rows. None: the explained model's prediction.
+            additional_forward_args: Passed to both models after the inputs.
+            attribute_to_layer_input: Explain the layer's input instead of its output.
+            relu_attributions: Keep only positive values (Eq. 6). False gives the signed map.
+            attr_dim_summation: Sum over channels. False gives a map per channel.
+            features: "distilled" (the student given the base model) or "residual" (the base model given
+                the student; the maps then have the size of the base layer).
+
+        Returns:
+            Maps of shape ``(n, 1, *spatial)``, or ``(n, c, *spatial)`` without summation, at the layer's
+            resolution, float32 (float64 for a float64 model); a list of them if ``layer`` is a list.
+            All zero where the two models share everything.
+
+        Raises:
+            ValueError: Fewer than 4 samples without a reference; a target that is missing, out of range or
+                of the wrong length; too few label embeddings; an unknown word for ``features``;
+                activations that are not finite or not ``(n, c, ...)``.
+        """
+        _one_of(features, get_args(Features), "features")
+        (maps,) = self._explain(
+            inputs,
+            target,
+            additional_forward_args,
+            attribute_to_layer_input,
+            relu_attributions,
+            attr_dim_summation,
+            (features,),
+        )
+        return maps
+
+    @log_usage()
+    def attribute_all(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        relu_attributions: bool = True,
+        attr_dim_summation: bool = True,
+    ) -> UniqueAttributions:
+        """Both directions for every layer from one forward pass of each model.
+
+        Takes the arguments of :meth:`attribute` but ``features``.
+
+        Returns:
+            ``UniqueAttributions(distilled, residual)``, each as :meth:`attribute` returns it.
+        """
+        return UniqueAttributions(
+            *self._explain(
+                inputs,
+                target,
+                additional_forward_args,
+                attribute_to_layer_input,
+                relu_attributions,
+                attr_dim_summation,
+                get_args(Features),
+            )
+        )
+
+    @torch.no_grad()
+    def _explain(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any,
+        additional_forward_args: Any,
+        layer_input: bool,
+        relu: bool,
+        sum_channels: bool,
+        directions: tuple[Features, ...],
+    ) -> list[Maps]:
+        if self._reference is None:
+            first = inputs[0] if isinstance(inputs, tuple) else inputs
+            check_sample_count(len(first) if isinstance(first, Tensor) and first.dim() else 0)
+        student, base = self._samples(inputs, target, additional_forward_args, layer_input)
+        results: list[Maps] = []
+        for direction in directions:
+            explained, other = (student, base) if direction == "distilled" else (base, student)
+            maps = [
+                self._map(mine, theirs.distances, explained.labels, relu, sum_channels)
+                for mine, theirs in zip(explained.layers, other.layers, strict=True)
+            ]
+            results.append(maps if isinstance(self.layer, (list, tuple)) else maps[0])
+        return results
+
+    def _map(
+        self,
+        explained: LayerSamples,
+        other: Distances,
+        labels: Distances | None,
+        relu: bool,
+        sum_channels: bool,
+    ) -> Tensor:
+        activations, features, others, distances, reference_mean = explained
+        with torch.autocast(activations.device.type, enabled=False):
+            gradient = cam.distances_gradient(
+                self.objective,
+                distances,
+                other.like(distances.to),
+                None if labels is None else labels.like(distances.to),
+            )
+            if self.combine == "channel":
+                positions = cam.positions_of(activations)
+                weights = cam.channel_weights(gradient, distances.to, features, others, positions)
+            else:
+                weights = cam.activation_gradient(gradient, distances.to, features, others, activations)
+            if self.center:
+                mean = cam.channel_mean([activations]) if reference_mean is None else reference_mean
+                activations = activations - mean.reshape(1, -1, *[1] * (activations.dim() - 2))
+            return cam.attribution_map(weights, activations, relu=relu, sum_channels=sum_channels)
+
+    def _samples(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any,
+        additional_forward_args: Any,
+        layer_input: bool,
+    ) -> list[ModelSamples]:
+        """The samples in both models, the student's first."""
+        references = self._references(additional_forward_args, layer_input)
+        samples = []
+        for side, reference in enumerate(references):
+            activations, classes = self._run(side, inputs, target, additional_forward_args, layer_input)
+            with torch.autocast(activations[0].device.type, enabled=False):
+                samples.append(
+                    model_samples(activations, classes, self.label_embeddings, self.pool, reference)
+                )
+        if self.objective is relevance and any(_all_equal(s.labels) for s in samples):
+            warnings.warn(
+                "All targets are of one class, so the relevance objective has nothing to follow and its "
+                "maps are zero. Explain samples of several classes together, pass a reference with several "
+                "classes, or use objective='uniqueness'.",
+                stacklevel=6,
+            )
+        return samples
+
+    def _references(
+        self, additional_forward_args: Any, layer_input: bool
+    ) -> list[ModelReference] | list[None]:
+        """The reference in both models; computed again only when weights have changed."""
+        if self._reference is None:
+            return [None, None]
+        key = (layer_input, weights_version(self.forward_func), weights_version(self.base_model))
+        if self._reference_cache is None or self._reference_cache[0] != key:
+            result = []
+            for side in range(2):
+                runs = [
+                    self._run(side, b.inputs, b.target, additional_forward_args, layer_input)
+                    for b in self._reference
+                ]
+                activations, targets = zip(*runs, strict=True)
+                with torch.autocast(activations[0][0].device.type, enabled=False):
+                    result.append(model_reference(activations, targets, self.pool))
+            self._reference_cache = (key, result)
+        return self._reference_cache[1]
+
+    def _run(
+        self,
+        side: int,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any,
+        additional_forward_args: Any,
+        layer_input: bool,
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """One forward pass of one model: activations per layer, and class indices where labels are needed."""
+        role = ("student", "base model")[side]
+        activations, output = capture(
+            (self.forward_func, self.base_model)[side],
+            (self._layers, self._base_layers)[side],
+            inputs,
+            additional_forward_args,
+            attribute_to_layer_input=layer_input,
+            reshape_transform=self.reshape_transform,
+            device_ids=self.device_ids,
+            role=role,
+        )
+        if target is None and (
+            self.objective in IGNORE_LABELS
+            # An objective of the user's gets labels where there are any.
+            or (self.objective is not relevance and not has_class_scores(output))
+        ):
+            return activations, None
+        indices = class_indices(target, output, len(activations[0]), role)
+        return activations, None if self.objective in IGNORE_LABELS else indices
+
+
+def _all_equal(labels: Distances | None) -> bool:
+    return labels is not None and not any(d.any() for d in labels if d is not None)
+
+
+def _one_of(word: Any, words: tuple[str, ...], option: str) -> None:
+    if word not in words:
+        raise ValueError(f"{option} must be one of {words}, got {word!r}.")

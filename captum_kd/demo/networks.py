@@ -1,0 +1,87 @@
+"""Small residual networks with four stages, for the demo."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+
+class SmallResNet(nn.Module):
+    """A residual network with one basic block a stage, named as torchvision names its own.
+
+    ``conv1, bn1, relu, layer1, layer2, layer3, layer4, avgpool, fc``. The first convolution and
+    every stage but the first halve the map: an input of 56 x 56 pixels gives maps of 28, 14, 7 and
+    4 pixels, with ``width``, 2, 4 and 8 times ``width`` channels (He et al., "Deep Residual
+    Learning for Image Recognition", CVPR 2016).
+
+    Args:
+        width: channels of the first stage, at least 1.
+        num_classes: outputs, at least 1.
+
+    Raises:
+        ValueError: ``width`` or ``num_classes`` is less than 1.
+    """
+
+    def __init__(self, width: int = 16, num_classes: int = 10) -> None:
+        super().__init__()
+        for name, value in (("width", width), ("num_classes", num_classes)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; at least 1 needed")
+        self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8 * width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classifies images.
+
+        Args:
+            images: float, ``(n, 3, H, W)``, normalised.
+
+        Returns:
+            Logits, ``(n, num_classes)``.
+        """
+        features = self.relu(self.bn1(self.conv1(images)))
+        features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(features), 1))
+        return logits
+
+
+def small_resnet(width: int = 16, num_classes: int = 10) -> SmallResNet:
+    """Builds a :class:`SmallResNet` with fresh weights.
+
+    Args:
+        width: channels of the first stage. The demo's base model and student have 16, its teacher
+            has 24.
+        num_classes: outputs.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        ValueError: ``width`` or ``num_classes`` is less than 1.
+
+    Example:
+        >>> model = small_resnet(width=16).eval()
+        >>> model(torch.zeros(2, 3, 56, 56)).shape
+        torch.Size([2, 10])
+        >>> model.layer4[-1].conv2.out_channels
+        128
+    """
+    return SmallResNet(width, num_classes)
+
+
+def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    shortcut: nn.Module | None = None
+    if stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+    return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut))

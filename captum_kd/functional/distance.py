@@ -1,0 +1,207 @@
+"""Euclidean distances between samples, and the way back from distances to features.
+
+Every quantity of the paper is a function of pairwise distances (Eq. 1). They come from the Gram matrix
+of centred features, accumulated in float64 over slices of the feature axis, so that no
+``(n, n, features)`` tensor is ever built. Backwards, the chain rule through a distance has a closed form:
+for ``S(D)`` with ``D_ij = |x_i - x_j|``,
+
+    dS/dx_i = sum_j (dS/dD_ij + dS/dD_ji) (x_i - x_j) / D_ij,
+
+a graph Laplacian times the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Elements of a float64 working copy, whatever the number of features: 8 MiB stay in a processor's cache.
+_SLICE_ELEMENTS = 2**20
+
+
+def accumulation_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that has no float64 (MPS)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def flatten_features(features: Tensor, name: str = "features") -> Tensor:
+    """Check ``features`` of shape ``(n, ...)`` and return them as ``(n, d)``; ``(n,)`` is one feature."""
+    if not isinstance(features, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(features).__name__}.")
+    if features.dim() == 0 or features.numel() == 0:
+        raise ValueError(
+            f"{name} must have shape (n, ...) with at least one sample and one feature, "
+            f"got shape {tuple(features.shape)}."
+        )
+    if features.is_complex():
+        raise TypeError(f"{name} must be real, got {features.dtype}.")
+    return features.reshape(len(features), -1)
+
+
+def pairwise_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Euclidean distances between samples (Eq. 1 with epsilon = 0).
+
+    Differentiable; the gradient at distance zero is zero. For float32 (or half precision) features the
+    relative error against float64 is below 1e-7, also for nearly equal samples and under a large common
+    offset: pairs so close that the Gram product would cancel are computed again by subtraction.
+
+    Args:
+        x: Features of shape ``(n, ...)``, any real dtype; flattened to ``(n, d)``.
+        y: Features of shape ``(m, ...)`` with as many features per sample. Default: ``x`` itself.
+
+    Returns:
+        Distances of shape ``(n, n)`` or ``(n, m)``, in the unit of the features; float64 (float32 on a
+        device without float64). Without ``y`` the matrix is symmetric and its diagonal is exactly zero.
+
+    Raises:
+        TypeError: A tensor is complex or not a tensor.
+        ValueError: A tensor is empty or not finite, or ``x`` and ``y`` have different numbers of features.
+
+    Example:
+        >>> import torch
+        >>> pairwise_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 0.0]]))
+        tensor([[0., 5., 3.],
+                [5., 0., 4.],
+                [3., 4., 0.]], dtype=torch.float64)
+    """
+    x = flatten_features(x, "x")
+    if y is not None:
+        y = flatten_features(y, "y")
+        if x.shape[1] != y.shape[1]:
+            raise ValueError(
+                f"x and y must have the same number of features per sample, "
+                f"got {x.shape[1]} and {y.shape[1]}."
+            )
+    distances: Tensor = _PairwiseDistances.apply(x, y)
+    return distances
+
+
+def pull_back(distance_gradient: Tensor, distances: Tensor, features: Tensor, others: Tensor) -> Tensor:
+    """Gradient with respect to features, given the gradient with respect to their distances.
+
+    With ``W_ij = G_ij / D_ij`` (zero where ``D_ij = 0``) the result is
+    ``dS/dx_i = sum_j W_ij (x_i - y_j)``: linear in the features, so pooled features give pooled gradients.
+    For distances of ``x`` with itself pass ``G + G.T``, since each ``x_i`` is in a row and in a column.
+
+    Args:
+        distance_gradient: ``G = dS/dD`` of shape ``(n, m)``.
+        distances: ``D`` of shape ``(n, m)``.
+        features: ``x`` of shape ``(n, ...)``.
+        others: ``y`` of shape ``(m, ...)``, the samples that the distances were taken to.
+
+    Returns:
+        Gradient of the shape and dtype of ``features``.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [1.0], [5.0]], dtype=torch.float64)
+        >>> ones = torch.ones(3, 3, dtype=torch.float64)      # S = sum of all distances
+        >>> pull_back(ones + ones.T, pairwise_distances(x), x, x)
+        tensor([[-4.],
+                [ 0.],
+                [ 4.]], dtype=torch.float64)
+    """
+    weights = torch.where(distances > 0, distance_gradient / distances, 0.0)
+    row_sums = weights.sum(dim=1, keepdim=True)
+    x, y = features.reshape(len(features), -1), others.reshape(len(others), -1)
+    gradient = torch.empty_like(x, memory_format=torch.contiguous_format)
+    with _without_autocast(x.device):
+        for columns in _feature_slices(x.shape[1], len(x) + len(y)):
+            x_slice, y_slice = x[:, columns].to(weights.dtype), y[:, columns].to(weights.dtype)
+            # A common shift cancels in x_i - y_j; taking it out first keeps the cancellation exact.
+            shift = y_slice.mean(dim=0)
+            gradient[:, columns] = (row_sums * (x_slice - shift) - weights @ (y_slice - shift)).to(
+                gradient.dtype
+            )
+    return gradient.reshape(features.shape)
+
+
+class _PairwiseDistances(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor | None) -> Tensor:
+        distances = _distances_within(x) if y is None else _distances_between(x, y)
+        if not torch.isfinite(distances).all():
+            raise ValueError("Features must be finite; at least one is NaN or infinite.")
+        ctx.save_for_backward(x, y, distances)
+        return distances
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y, distances = ctx.saved_tensors
+        if y is None:
+            return pull_back(gradient + gradient.T, distances, x, x), None
+        needs_x, needs_y = ctx.needs_input_grad
+        return (
+            pull_back(gradient, distances, x, y) if needs_x else None,
+            pull_back(gradient.T, distances.T, y, x) if needs_y else None,
+        )
+
+
+def _distances_within(x: Tensor) -> Tensor:
+    dtype = accumulation_dtype(x.device)
+    gram = torch.zeros(len(x), len(x), dtype=dtype, device=x.device)
+    with _without_autocast(x.device):
+        for columns in _feature_slices(x.shape[1], len(x)):
+            x_slice = x[:, columns].to(dtype, copy=True)
+            x_slice -= x_slice.mean(dim=0)
+            gram.addmm_(x_slice, x_slice.T)
+    norms = gram.diagonal()
+    scale = norms[:, None] + norms[None, :]
+    squared = (scale - gram - gram.T).clamp_min(0)
+    for rows, cols, exact in _recomputed(torch.triu(_cancelled(squared, scale, x.shape[1]), 1), x, x):
+        squared[rows, cols] = exact
+        squared[cols, rows] = exact
+    return squared.sqrt()
+
+
+def _distances_between(x: Tensor, y: Tensor) -> Tensor:
+    dtype = accumulation_dtype(x.device)
+    gram = torch.zeros(len(x), len(y), dtype=dtype, device=x.device)
+    scale = torch.zeros_like(gram)
+    with _without_autocast(x.device):
+        for columns in _feature_slices(x.shape[1], len(x) + len(y)):
+            x_slice, y_slice = (a[:, columns].to(dtype, copy=True) for a in (x, y))
+            shift = y_slice.mean(dim=0)
+            x_slice -= shift
+            y_slice -= shift
+            gram.addmm_(x_slice, y_slice.T)
+            scale += x_slice.square().sum(1)[:, None] + y_slice.square().sum(1)[None, :]
+    squared = (scale - 2 * gram).clamp_min(0)
+    for rows, cols, exact in _recomputed(_cancelled(squared, scale, x.shape[1]), x, y):
+        squared[rows, cols] = exact
+    return squared.sqrt()
+
+
+def _cancelled(squared: Tensor, scale: Tensor, features: int) -> Tensor:
+    """Where ``|x_i - y_j|^2`` is so far below ``|x_i|^2 + |y_j|^2`` that too many digits are lost.
+
+    The rounding of a sum over features grows as the root of their number, and so does the tolerance.
+    """
+    tolerance: float = (torch.finfo(squared.dtype).eps * features) ** 0.5
+    return squared <= tolerance * scale
+
+
+def _recomputed(pairs: Tensor, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Squared distances of the marked pairs, by subtraction."""
+    dtype = accumulation_dtype(x.device)
+    all_rows, all_cols = torch.nonzero(pairs, as_tuple=True)
+    count = max(1, _SLICE_ELEMENTS // x.shape[1])
+    for start in range(0, len(all_rows), count):
+        rows, cols = all_rows[start : start + count], all_cols[start : start + count]
+        difference = x[rows].to(dtype) - y[cols].to(dtype)
+        yield rows, cols, difference.square().sum(dim=1)
+
+
+def _feature_slices(features: int, rows: int) -> Iterator[slice]:
+    width = max(1, _SLICE_ELEMENTS // rows)
+    for start in range(0, features, width):
+        yield slice(start, min(start + width, features))
+
+
+def _without_autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,13 @@
+"""FSS and RS, as functions of models and as torchmetrics classes of features."""
+
+from captum_kd.metrics.batches import BatchScores
+from captum_kd.metrics.relevance import RelevanceScore, relevance_score
+from captum_kd.metrics.similarity import FeatureSimilarityScore, feature_similarity_score
+
+__all__ = [
+    "BatchScores",
+    "FeatureSimilarityScore",
+    "RelevanceScore",
+    "feature_similarity_score",
+    "relevance_score",
+]

@@ -1,0 +1,129 @@
+"""Feature similarity score (FSS): do student and base model see the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_kd.functional.correlation import Estimator, distance_correlation
+from captum_kd.layers import pair_layers
+from captum_kd.metrics.batches import (
+    BatchScores,
+    MeanOverBatches,
+    PerturbFunc,
+    check_perturbation,
+    layer_features,
+    mini_batches,
+    perturbed,
+    score_result,
+)
+
+
+class FeatureSimilarityScore(MeanOverBatches):
+    r"""FSS (Eq. 8) of a stream: the mean over mini-batches of :math:`dCor(\hat x_s, \hat x_b)`.
+
+    Each ``update`` is a mini-batch. Mini-batches of fewer than 4 samples are left out and counted in
+    ``left_out``.
+
+    Args:
+        estimator: "biased" (the paper's; close to 1 for small mini-batches whatever the data) or "unbiased".
+        **options: Of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: An unknown estimator; on ``compute``, no mini-batch that could be scored.
+
+    Example:
+        >>> import torch
+        >>> metric = FeatureSimilarityScore()
+        >>> student = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+        >>> metric.update(student, 3 * student + 1)
+        >>> round(metric.compute().item(), 6)
+        1.0
+    """
+
+    higher_is_better = None
+
+    def __init__(self, *, estimator: Estimator = "biased", **options: Any) -> None:
+        super().__init__(estimator=estimator, **options)
+
+    def update(self, features: Tensor, base_features: Tensor) -> None:
+        """Add a mini-batch.
+
+        Args:
+            features: The student's, ``(n, ...)``.
+            base_features: The base model's on the same samples, ``(n, ...)``.
+        """
+        self._add(
+            lambda: distance_correlation(features, base_features, estimator=self.estimator),
+            len(features),
+        )
+
+
+def feature_similarity_score(
+    forward_func: Callable[..., Any],
+    inputs: Tensor | tuple[Tensor, ...],
+    layer: nn.Module,
+    base_model: Callable[..., Any],
+    base_layer: nn.Module | None = None,
+    *,
+    attributions: Tensor | None = None,
+    base_attributions: Tensor | None = None,
+    perturb_func: PerturbFunc | None = None,
+    pool: int | None = None,
+    batch_size: int | None = None,
+    estimator: Estimator = "biased",
+    return_batches: bool = False,
+) -> Tensor | BatchScores:
+    r"""How similar the features of student and base model are at a layer (Eq. 8).
+
+    The mean over mini-batches of the distance correlation of :math:`\hat x_s = f_s(\hat I)` and
+    :math:`\hat x_b = f_b(\hat I)`; :math:`\hat I` are the inputs, or what ``attributions`` keep of them.
+
+    Args:
+        forward_func: The student.
+        inputs: A tensor ``(n, ...)`` or a tuple of tensors, as the models take them.
+        layer: The student's layer.
+        base_model: The base model.
+        base_layer: Its layer; None takes the one of the same name.
+        attributions: Maps ``(n, 1, h, w)`` that say which pixels are kept; None takes the inputs as they are.
+        base_attributions: Maps for the base model's inputs; None takes ``attributions`` for both (Eq. 7).
+        perturb_func: ``(inputs, attributions) -> inputs``; None is :func:`~captum_kd.functional.road`, which
+            keeps the more relevant half of the pixels. It works in the models' input space.
+        pool: None takes the flattened activations as features, a number g their average on a g x g grid.
+        batch_size: Samples per mini-batch; None takes all inputs as one.
+        estimator: "biased" (the paper's) or "unbiased".
+        return_batches: Return :class:`BatchScores`, with the score of each mini-batch.
+
+    Returns:
+        Scalar tensor (float64), or :class:`BatchScores`.
+
+    Raises:
+        ValueError: Mini-batches that are all too small, maps of another number of samples, a layer that is
+            not in its model, ``perturb_func`` without ``attributions``, an unknown estimator.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> student, base = (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()) for _ in range(2))
+        >>> images = torch.randn(64, 3, 8, 8)
+        >>> score = feature_similarity_score(student, images, student[1], base, batch_size=32)
+        >>> 0 < score < 1
+        tensor(True)
+    """
+    (layer,), (base_layer,) = pair_layers(forward_func, layer, base_model, base_layer)
+    check_perturbation(attributions, perturb_func)
+    if base_attributions is None:
+        base_attributions = attributions
+    metric = FeatureSimilarityScore(estimator=estimator)
+    batches = mini_batches(inputs, batch_size, attributions=attributions, base_attributions=base_attributions)
+    for batch, maps, base_maps in batches:
+        kept = perturbed(batch, maps, perturb_func)
+        base_kept = kept if base_maps is maps else perturbed(batch, base_maps, perturb_func)
+        metric.update(
+            layer_features(forward_func, kept, layer, pool, "student"),
+            layer_features(base_model, base_kept, base_layer, pool, "base model"),
+        )
+    return score_result(metric, return_batches)
