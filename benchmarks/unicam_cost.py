@@ -10,12 +10,12 @@ ratios hold when the machine's speed drifts.
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import torch
@@ -78,8 +78,30 @@ def clock(function: Callable[..., object], *arguments: object) -> float:
 
 def peak_above_models(method: str, samples: int, size: int, device: str) -> float:
     """Peak memory in MiB above the loaded models and images, in a fresh process."""
-    command = [sys.executable, __file__, "--memory-of", method, "--samples", str(samples), "--size", str(size)]
+    command = [
+        sys.executable,
+        __file__,
+        "--memory-of",
+        method,
+        "--samples",
+        str(samples),
+        "--size",
+        str(size),
+    ]
     return float(subprocess.run([*command, "--device", device], check=True, capture_output=True).stdout)
+
+
+def memory(device: str, peak: bool) -> float:
+    """Memory of this process in MiB; without ``peak`` that of now, from which the next peak is taken."""
+    if device != "cpu":
+        if not peak:
+            torch.cuda.reset_peak_memory_stats()
+        return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
+    if not peak:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    status = Path("/proc/self/status").read_text()
+    key = "VmHWM" if peak else "VmRSS"
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(key))) / 1024
 
 
 @click.command()
@@ -94,25 +116,18 @@ def main(samples: int, size: int, repeats: int, device: str, memory_of: str | No
     target = torch.arange(samples, device=device) % 5
     arguments = (student, base, images, target)
     if memory_of:
-        if device == "cpu":
-            with torch.no_grad():
-                student(images[:1])  # what the library keeps for itself is no cost of the method
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            METHODS[memory_of](*arguments)
-            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-        else:
-            before = torch.cuda.memory_allocated()
-            METHODS[memory_of](*arguments)
-            print((torch.cuda.max_memory_allocated() - before) / 2**20)
+        with torch.no_grad():
+            student(images[:1])  # what the libraries keep for themselves is no cost of the method
+        before = memory(device, peak=False)
+        METHODS[memory_of](*arguments)
+        print(memory(device, peak=True) - before)
         return
 
     ours, theirs = unicam(*arguments), by_autograd(*arguments)  # also the warm-up
     difference = max(
         float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in zip(ours, theirs, strict=True)
     )
-    seconds = {
-        name: [0.0] * repeats for name in METHODS
-    }
+    seconds = {name: [0.0] * repeats for name in METHODS}
     for repeat in range(repeats):
         for name, method in METHODS.items():
             seconds[name][repeat] = clock(method, *arguments)

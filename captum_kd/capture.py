@@ -102,12 +102,15 @@ def capture(
     return Capture(activations, output)
 
 
-def weights_version(model: Any) -> tuple[tuple[int, int], ...]:
-    """Something that differs after any in-place change of the model's parameters or buffers."""
+def weights_version(model: Any) -> tuple[tuple[int, int, int], ...]:
+    """Something that differs after a change of the model's parameters or buffers, or of where they are.
+
+    Writing through ``parameter.data`` in place is the exception: PyTorch keeps no record of it.
+    """
     if not isinstance(model, nn.Module):
         return ()
     tensors = itertools.chain(model.parameters(), model.buffers())
-    return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
+    return tuple((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
 
 @contextmanager

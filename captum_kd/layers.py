@@ -30,7 +30,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         ValueError: ResNet has no layer 'layer5'. Did you mean 'layer2', 'layer3' or 'layer4'? ...
     """
     model = unwrap(model)
-    names: dict[str, nn.Module] = dict(model.named_modules())
+    names: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if name in names:
         return names[name]
     near = sorted(difflib.get_close_matches(name, names, n=3, cutoff=0.6))
@@ -132,9 +132,7 @@ def check_membership(model: Any, layers: list[nn.Module], option: str, role: str
 def _same_named(student: Any, layers: list[nn.Module], base_model: Any) -> list[nn.Module]:
     names = [layer_name(student, layer) for layer in layers]
     if not isinstance(base_model, nn.Module) or None in names:
-        raise ValueError(
-            "base_layer is needed: a layer is found by name only where both models are modules."
-        )
+        raise ValueError("base_layer is needed: a layer is found by name only where both models are modules.")
     try:
         return [find_layer(base_model, name) for name in names if name is not None]
     except ValueError as error:

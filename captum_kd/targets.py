@@ -22,8 +22,8 @@ def class_indices(target: Any, output: Any, count: int, role: str = "model") -> 
         Integer tensor of shape ``(n,)``.
 
     Raises:
-        ValueError: The target is missing and the output has no class axis, is of the wrong length, or is
-            out of range.
+        ValueError: The target is missing and the output is not ``(n, num_classes)``; or it is of the wrong
+            length, or out of range.
         TypeError: The target is not of integers.
 
     Example:
@@ -35,11 +35,11 @@ def class_indices(target: Any, output: Any, count: int, role: str = "model") -> 
     """
     scores = output if has_class_scores(output) else None
     if target is None:
-        if scores is None:
+        if scores is None or len(scores) != count:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
                 f"target is needed: without it the {role}'s prediction is taken, which needs an output of "
-                f"shape (n, num_classes), but the {role} returned {shape}."
+                f"shape ({count}, num_classes), but the {role} returned {shape}."
             )
         predicted: Tensor = scores.argmax(dim=1)
         return predicted

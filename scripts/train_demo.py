@@ -4,7 +4,9 @@
 
 takes about 15 minutes on two CPU cores. Fashion-MNIST is read from ``--data``, a folder with its
 four ``.gz`` files; without it from the Debian package ``dataset-fashion-mnist`` if that is
-installed, else torchvision downloads it to ``data/``.
+installed, else torchvision downloads it to ``data/``. On a machine busy with other work, set
+``OMP_WAIT_POLICY=PASSIVE``: threads that spin while they wait slow each other down severalfold. The
+numbers can differ a little with the number of threads and the version of torch.
 
 1. The teacher learns from images whose cues say nothing of the label (agreement 0).
 2. The base model learns from the labels of biased images (agreement 0.95).
@@ -53,10 +55,21 @@ BATCH_SIZE = 128
 
 
 @click.command()
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=OUTPUT)
-@click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--images", type=click.IntRange(256, 56000), default=20000, show_default=True)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the four .gz files of Fashion-MNIST.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=OUTPUT,
+    help="Default: the package's data folder.",
+)
+@click.option("--epochs", type=click.IntRange(1), default=4, show_default=True, help="Of each model.")
+@click.option(
+    "--images", type=click.IntRange(256, 56000), default=56000, show_default=True, help="For training."
+)
 @click.option("--learning-rate", type=float, default=3e-3, show_default=True, help="Peak.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)

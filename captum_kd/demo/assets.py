@@ -65,7 +65,7 @@ def load_demo_models() -> DemoModels:
         >>> models.student.training
         False
         >>> measured = models.training["models"]
-        >>> measured["student"]["test_accuracy"] > measured["base"]["test_accuracy"]
+        >>> measured["student"]["test"]["accuracy"] > measured["base"]["test"]["accuracy"]
         True
     """
     networks = {}

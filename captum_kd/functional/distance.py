@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Elements of a float64 working copy, whatever the number of features: 8 MiB stay in a processor's cache.
-_SLICE_ELEMENTS = 2**20
+# Elements of a float64 working copy, whatever the number of features: 8 MiB stay in a processor's cache; on
+# an accelerator few large operations are faster.
+_SLICE_ELEMENTS, _SLICE_ELEMENTS_ACCELERATOR = 2**20, 2**24
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:
@@ -110,7 +111,7 @@ def pull_back(distance_gradient: Tensor, distances: Tensor, features: Tensor, ot
     x, y = features.reshape(len(features), -1), others.reshape(len(others), -1)
     gradient = torch.empty_like(x, memory_format=torch.contiguous_format)
     with _without_autocast(x.device):
-        for columns in _feature_slices(x.shape[1], len(x) + len(y)):
+        for columns in _feature_slices(x, len(x) + len(y)):
             x_slice, y_slice = x[:, columns].to(weights.dtype), y[:, columns].to(weights.dtype)
             # A common shift cancels in x_i - y_j; taking it out first keeps the cancellation exact.
             shift = y_slice.mean(dim=0)
@@ -146,13 +147,13 @@ def _distances_within(x: Tensor) -> Tensor:
     dtype = accumulation_dtype(x.device)
     gram = torch.zeros(len(x), len(x), dtype=dtype, device=x.device)
     with _without_autocast(x.device):
-        for columns in _feature_slices(x.shape[1], len(x)):
+        for columns in _feature_slices(x, len(x)):
             x_slice = x[:, columns].to(dtype, copy=True)
             x_slice -= x_slice.mean(dim=0)
             gram.addmm_(x_slice, x_slice.T)
     norms = gram.diagonal()
     scale = norms[:, None] + norms[None, :]
-    squared = (scale - gram - gram.T).clamp_min(0)
+    squared = (scale - (gram + gram.T)).clamp_min(0)
     for rows, cols, exact in _recomputed(torch.triu(_cancelled(squared, scale, x.shape[1]), 1), x, x):
         squared[rows, cols] = exact
         squared[cols, rows] = exact
@@ -164,7 +165,7 @@ def _distances_between(x: Tensor, y: Tensor) -> Tensor:
     gram = torch.zeros(len(x), len(y), dtype=dtype, device=x.device)
     scale = torch.zeros_like(gram)
     with _without_autocast(x.device):
-        for columns in _feature_slices(x.shape[1], len(x) + len(y)):
+        for columns in _feature_slices(x, len(x) + len(y)):
             x_slice, y_slice = (a[:, columns].to(dtype, copy=True) for a in (x, y))
             shift = y_slice.mean(dim=0)
             x_slice -= shift
@@ -190,17 +191,21 @@ def _recomputed(pairs: Tensor, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, T
     """Squared distances of the marked pairs, by subtraction."""
     dtype = accumulation_dtype(x.device)
     all_rows, all_cols = torch.nonzero(pairs, as_tuple=True)
-    count = max(1, _SLICE_ELEMENTS // x.shape[1])
+    count = max(1, _slice_elements(x.device) // x.shape[1])
     for start in range(0, len(all_rows), count):
         rows, cols = all_rows[start : start + count], all_cols[start : start + count]
         difference = x[rows].to(dtype) - y[cols].to(dtype)
         yield rows, cols, difference.square().sum(dim=1)
 
 
-def _feature_slices(features: int, rows: int) -> Iterator[slice]:
-    width = max(1, _SLICE_ELEMENTS // rows)
+def _feature_slices(x: Tensor, rows: int) -> Iterator[slice]:
+    features, width = x.shape[1], max(1, _slice_elements(x.device) // rows)
     for start in range(0, features, width):
         yield slice(start, min(start + width, features))
+
+
+def _slice_elements(device: torch.device) -> int:
+    return _SLICE_ELEMENTS if device.type == "cpu" else _SLICE_ELEMENTS_ACCELERATOR
 
 
 def _without_autocast(device: torch.device) -> torch.autocast:

@@ -23,8 +23,9 @@ from captum_kd.functional.correlation import (
     semipartial_from_distances,
 )
 
-# Elements of a float64 stack of resampled matrices: 128 MiB.
-_STACK_ELEMENTS = 2**24
+# Elements of a float64 stack of resampled matrices: 2 MiB stay in a processor's cache; on an accelerator
+# few large operations are faster.
+_STACK_ELEMENTS, _STACK_ELEMENTS_ACCELERATOR = 2**18, 2**24
 
 
 class PermutationTest(NamedTuple):
@@ -156,11 +157,12 @@ def permutation_test_from_distances(
     norm = a.norm() * b.norm()
     null = [
         (a * _submatrices(b, order)).sum(dim=(-2, -1))
-        for order in _index_stacks(len(b), len(b), permutations, generator)
+        for order in _index_stacks(b, len(b), permutations, generator)
     ]
     products = torch.cat(null)
-    values = products / norm if norm > 0 else torch.zeros_like(products)
-    p_value = (1 + int((values >= statistic - 1e-12).sum())) / (1 + permutations)
+    values = torch.zeros_like(products) if norm == 0 else products / norm
+    # What is not below counts, so that NaN is never significant.
+    p_value = (1 + int((~(values < statistic - 1e-12)).sum())) / (1 + permutations)
     return PermutationTest(statistic, p_value, values)
 
 
@@ -191,7 +193,7 @@ def bootstrap_interval_from_distances(
                 None if d_given is None else _submatrices(d_given, index),
                 estimator,
             )
-            for index in _index_stacks(n, n // 2, resamples, generator)
+            for index in _index_stacks(d_x, n // 2, resamples, generator)
         ]
     )
     margin = NormalDist().inv_cdf((1 + confidence) / 2) * halves.std().item()
@@ -212,14 +214,16 @@ def _statistic(d_x: Tensor, d_y: Tensor, d_given: Tensor | None, estimator: Esti
     return semipartial_from_distances(d_x, d_y, d_given)
 
 
-def _index_stacks(n: int, size: int, count: int, generator: torch.Generator | None) -> Iterator[Tensor]:
-    """``count`` random orders of ``size`` out of ``n`` samples, in stacks that fit in memory."""
-    per_stack = max(1, _STACK_ELEMENTS // size**2)
+def _index_stacks(
+    matrix: Tensor, size: int, count: int, generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    """``count`` random orders of ``size`` of the samples of ``matrix``, in stacks that fit in memory."""
+    elements = _STACK_ELEMENTS if matrix.device.type == "cpu" else _STACK_ELEMENTS_ACCELERATOR
+    per_stack = max(1, elements // size**2)
     for start in range(0, count, per_stack):
         rows = min(per_stack, count - start)
-        yield torch.rand(rows, n, generator=generator).argsort(dim=1)[:, :size]
+        yield torch.rand(rows, len(matrix), generator=generator).argsort(dim=1)[:, :size].to(matrix.device)
 
 
 def _submatrices(matrix: Tensor, index: Tensor) -> Tensor:
-    index = index.to(matrix.device)
     return matrix[index[:, :, None], index[:, None, :]]

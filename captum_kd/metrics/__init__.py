@@ -3,11 +3,14 @@
 from captum_kd.metrics.batches import BatchScores
 from captum_kd.metrics.relevance import RelevanceScore, relevance_score
 from captum_kd.metrics.similarity import FeatureSimilarityScore, feature_similarity_score
+from captum_kd.metrics.statistics import Score, score_with_statistics
 
 __all__ = [
     "BatchScores",
     "FeatureSimilarityScore",
     "RelevanceScore",
+    "Score",
     "feature_similarity_score",
     "relevance_score",
+    "score_with_statistics",
 ]

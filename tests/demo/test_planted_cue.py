@@ -85,7 +85,7 @@ def test_canvas_with_the_least_room_still_works():
 
 @pytest.mark.parametrize("agreement", [0.0, 0.5, 0.95, 1.0])
 def test_agreement_is_the_documented_probability(agreement):
-    n = 4000
+    n = 2000
     planted = plant_cues(made_up_items(n), made_up_labels(n), agreement=agreement, seed=5)
     expected = agreement + (1 - agreement) / 10
     tolerance = 4 * (expected * (1 - expected) / n) ** 0.5
@@ -94,7 +94,7 @@ def test_agreement_is_the_documented_probability(agreement):
 
 
 def test_without_agreement_cues_are_uniform_within_every_label():
-    n = 4000
+    n = 2000
     planted = plant_cues(made_up_items(n), made_up_labels(n), agreement=0.0, seed=2)
     table = torch.zeros(10, 10).index_put_((planted.labels, planted.cues), torch.ones(n), accumulate=True)
     assert scipy.stats.chisquare(table.flatten()).pvalue > 1e-3

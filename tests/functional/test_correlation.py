@@ -90,7 +90,7 @@ CORRELATIONS: list[Correlation] = [
 ]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     n=st.integers(5, 30),
     widths=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6)),
@@ -114,7 +114,7 @@ def test_invariances(n: int, widths: tuple[int, int, int], scale: float, seed: i
         assert symmetric(y, x, z).item() == pytest.approx(symmetric(x, y, z).item(), abs=1e-12)
     for plain in CORRELATIONS[:2]:
         assert plain(x, moved, z).item() == pytest.approx(1, abs=1e-8)
-    assert 0 <= CORRELATIONS[1](x, y, z).item()
+    assert CORRELATIONS[1](x, y, z).item() >= 0
 
 
 @settings(max_examples=15, deadline=None)
@@ -166,7 +166,10 @@ def test_nothing_to_correlate_is_exactly_zero(name: str) -> None:
         semipartial_distance_correlation(x, y, FEATURES.flip(0)),
     ]
     if name != "all of different classes":  # whose double-centred distances are not zero
-        values += [distance_correlation(x, y, estimator="biased"), distance_covariance(x, y, estimator="biased")]
+        values += [
+            distance_correlation(x, y, estimator="biased"),
+            distance_covariance(x, y, estimator="biased"),
+        ]
     for value in values:
         assert value.item() == 0
         for gradient in torch.autograd.grad(value, (x, y), retain_graph=True):

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from captum_kd.functional import distance
 from captum_kd.functional.distance import pairwise_distances, pull_back
 
 
@@ -149,10 +150,19 @@ def test_gradient_has_the_dtype_of_the_features() -> None:
 
 
 def test_autocast_does_not_lower_the_precision() -> None:
-    x = normal(6, 50)
+    x, d = normal(6, 50), pairwise_distances(normal(6, 50)).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = pairwise_distances(x)
-    assert torch.equal(inside, pairwise_distances(x))
+        inside = pairwise_distances(x), pull_back(d.cos(), d, x, x)
+    assert torch.equal(inside[0], pairwise_distances(x))
+    assert torch.equal(inside[1], pull_back(d.cos(), d, x, x))
+
+
+def test_an_offset_leaves_the_cost_to_the_gram_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    marked: list[Tensor] = []
+    monkeypatch.setattr(distance, "_recomputed", lambda pairs, x, y: marked.append(pairs) or ())
+    pairwise_distances(normal(12, 500) + 1e6)
+    pairwise_distances(normal(5, 500) + 1e6, normal(12, 500, seed=1) + 1e6)
+    assert [bool(pairs.any()) for pairs in marked] == [False, False]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -1,0 +1,230 @@
+"""What the demo writes: figures, tables, the page, and all numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import captum
+import torch
+from matplotlib.figure import Figure
+
+import captum_kd
+from captum_kd.demo.assets import FASHION_MNIST_CLASSES
+from captum_kd.demo.experiment import (
+    KEPT_SHARE,
+    LAYERS,
+    PERTURBED_COUNT,
+    REFERENCE_COUNT,
+    Experiment,
+    Localisation,
+    ScoreRow,
+)
+from captum_kd.demo.methods import METHODS, grad_cam, gradient_maps, upsample
+from captum_kd.report.page import png, render_page
+from captum_kd.report.tables import Cell, Table
+from captum_kd.visualization import Outline, plot_intervals, plot_maps
+
+SHOWN = 8
+SHOWN_LAYER = "layer3"
+CEILING = "perfect masks"
+
+
+def write_outcome(experiment: Experiment, folder: Path) -> Path:
+    """Write ``report.html``, ``maps.png``, ``separation.png``, ``tables.md`` and ``results.json``.
+
+    Args:
+        experiment: What was run.
+        folder: Where to; made if missing.
+
+    Returns:
+        The path of the report.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    maps, separation = maps_figure(experiment), separation_figure(experiment)
+    tables = all_tables(experiment)
+    (folder / "maps.png").write_bytes(png(maps))
+    (folder / "separation.png").write_bytes(png(separation))
+    (folder / "tables.md").write_text("\n\n".join(t.to_markdown() for t in tables.values()) + "\n", "utf-8")
+    (folder / "results.json").write_text(json.dumps(records(experiment), indent=1) + "\n", "utf-8")
+    ceiling = next(row for row in experiment.localisation if row.method == CEILING)
+    page = render_page(
+        "demo.html",
+        **tables,
+        maps_figure=maps,
+        separation_figure=separation,
+        maps_alt=f"Eight images with maps of {SHOWN_LAYER} by each method, item and cue outlined",
+        layer=SHOWN_LAYER,
+        agreement=_chance_of_agreement(experiment),
+        scored=len(experiment.case.images),
+        reference=REFERENCE_COUNT,
+        perturbed=PERTURBED_COUNT,
+        kept_share=KEPT_SHARE,
+        ceiling_auc=f"{ceiling.separation:.2f}",
+        versions=", ".join(f"{name} {version}" for name, version in versions().items()),
+    )
+    report = folder / "report.html"
+    report.write_text(page, "utf-8")
+    return report
+
+
+def all_tables(experiment: Experiment) -> dict[str, Table]:
+    """The tables of the page by their names in its template."""
+    return {
+        "predictions": predictions_table(experiment),
+        "auc_table": localisation_table(experiment, "auc", "Separation by ranking AUC"),
+        "energy_table": localisation_table(experiment, "energy", "Separation by share of positive energy"),
+        "score_table": score_table(experiment.scores, "FSS and RS of globally pooled features"),
+        "kept_table": score_table(
+            experiment.kept, f"RS of images reduced to {100 * KEPT_SHARE:.0f} % of their pixels by ROAD"
+        ),
+    }
+
+
+def predictions_table(experiment: Experiment) -> Table:
+    """Who follows the item and who follows the cue."""
+    rows = []
+    for p in experiment.predictions:
+        test = experiment.models.training["models"][p.model]["test"]
+        cells = [p.accuracy, p.cue_agreement, test["accuracy"], test["cue_agreement"]]
+        rows.append((p.model, [Cell(f"{value:.3f}") for value in cells]))
+    count, full = experiment.predictions[0].samples, experiment.models.training["test_images"]
+    return Table(
+        "Accuracy, and how often the prediction is what the cue says (chance: 0.1)",
+        [
+            "model",
+            f"accuracy, {count} images",
+            f"says the cue, {count} images",
+            f"accuracy, {full} images",
+            f"says the cue, {full} images",
+        ],
+        rows,
+    )
+
+
+def localisation_table(experiment: Experiment, measure: str, caption: str) -> Table:
+    """Separation of each method per layer and on average."""
+    rows = []
+    for method in [*METHODS, CEILING]:
+        found = _rows_of(experiment, method, measure)
+        cells = [Cell(f"{r.separation:.3f}", f"{r.low:.3f} to {r.high:.3f}") for r in found]
+        mean = sum(r.separation for r in found) / len(found)
+        rows.append((method, [*cells, Cell(f"{mean:.3f}")]))
+    best = max((r for r in rows if r[0] != CEILING), key=lambda r: float(r[1][-1].value))[0]
+    return Table(caption, ["method", *LAYERS, "mean"], rows, best)
+
+
+def score_table(scores: Sequence[ScoreRow], caption: str) -> Table:
+    """One row per quantity, one column per layer, with interval and null."""
+    rows = []
+    for quantity in dict.fromkeys(row.quantity for row in scores):
+        found = [row.score for row in scores if row.quantity == quantity]
+        cells = [Cell(f"{s.value:.3f}", f"{s.low:.2f} to {s.high:.2f}; null {s.null:.3f}") for s in found]
+        rows.append((quantity, cells))
+    return Table(caption, ["quantity", *LAYERS], rows)
+
+
+def maps_figure(experiment: Experiment) -> Figure:
+    """Images, Grad-CAMs, their difference, and UniCAM by both objectives."""
+    case, truth = experiment.case, experiment.planted
+    size = (truth.images.shape[2], truth.images.shape[3])
+    shown = case._replace(images=case.images[:SHOWN], layers=(SHOWN_LAYER,))
+    columns = {}
+    for name, model in (("Grad-CAM\nstudent", case.student), ("Grad-CAM\nbase", case.base)):
+        columns[name] = upsample(gradient_maps(shown, grad_cam, model, shown.images)[SHOWN_LAYER], size)
+    distilled, residual = (m[SHOWN_LAYER][:SHOWN] for m in experiment.maps["Grad-CAM difference"])
+    columns["Grad-CAM\ndifference"] = upsample(distilled - residual, size)
+    for method, title in (("UniCAM, published objective", "published"), ("UniCAM, uniqueness", "uniqueness")):
+        for side, maps in zip(("distilled", "residual"), experiment.maps[method], strict=True):
+            columns[f"UniCAM {title}\n{side}"] = upsample(maps[SHOWN_LAYER][:SHOWN], size)
+    names = list(columns)
+    labels, cues = (
+        [FASHION_MNIST_CLASSES[i] for i in classes[:SHOWN]] for classes in (truth.labels, truth.cues)
+    )
+    figure, _ = plot_maps(
+        truth.images[:SHOWN].float() / 255,
+        columns,
+        shared=[names[0:2], names[3:5], names[5:7]],
+        outlines=[
+            Outline(truth.item_masks[:SHOWN], "item (the label)", "#19d3f3"),
+            Outline(truth.cue_masks[:SHOWN], "cue (the shortcut)", "#7CFC00", ":"),
+        ],
+        row_titles=[f"{label}\ncue: {cue}" for label, cue in zip(labels, cues, strict=True)],
+    )
+    return figure
+
+
+def separation_figure(experiment: Experiment) -> Figure:
+    """Separation by ranking AUC with intervals."""
+    series = {
+        method: [(r.separation, r.low, r.high) for r in _rows_of(experiment, method, "auc")]
+        for method in METHODS
+    }
+    ceiling = _rows_of(experiment, CEILING, "auc")[0].separation
+    figure, _ = plot_intervals(
+        series,
+        LAYERS,
+        ylabel="separation (ranking AUC)",
+        lines={CEILING: ceiling},
+        title="Do distilled maps lie on the item, and residual maps on the cue?",
+    )
+    return figure
+
+
+def summary(experiment: Experiment) -> str:
+    """One screen for the terminal."""
+    lines = ["Separation of distilled and residual maps (ranking AUC; 0: know nothing)"]
+    lines.append(f"  {'':33s}" + "".join(f"{layer:>9s}" for layer in LAYERS) + f"{'mean':>9s}")
+    for method in [*METHODS, CEILING]:
+        values = [r.separation for r in _rows_of(experiment, method, "auc")]
+        cells = "".join(f"{v:9.3f}" for v in [*values, sum(values) / len(values)])
+        lines.append(f"  {method:33s}{cells}")
+    lines.append("")
+    lines.append("FSS (biased) and RS (bias-corrected; permuted labels give about 0)")
+    for quantity in dict.fromkeys(row.quantity for row in experiment.scores):
+        values = [row.score.value for row in experiment.scores if row.quantity == quantity]
+        lines.append(f"  {quantity:33s}" + "".join(f"{v:9.3f}" for v in values))
+    lines.append("")
+    for p in experiment.predictions:
+        lines.append(f"  {p.model:8s} accuracy {p.accuracy:.3f}, says the cue {p.cue_agreement:.3f}")
+    return "\n".join(lines)
+
+
+def records(experiment: Experiment) -> dict[str, Any]:
+    """All numbers as plain records."""
+    return {
+        "versions": versions(),
+        "reference_images": REFERENCE_COUNT,
+        "training": experiment.models.training,
+        "predictions": [p._asdict() for p in experiment.predictions],
+        "localisation": [row._asdict() for row in experiment.localisation],
+        "scores": [_flat(row) for row in experiment.scores],
+        "kept": [_flat(row) for row in experiment.kept],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {
+        "captum-kd": captum_kd.__version__,
+        "captum": captum.__version__,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+    }
+
+
+def _chance_of_agreement(experiment: Experiment) -> float:
+    """A cue that is drawn at random names the label by chance, too."""
+    planted: float = experiment.models.training["arguments"]["agreement"]
+    return planted + (1 - planted) / len(FASHION_MNIST_CLASSES)
+
+
+def _flat(row: ScoreRow) -> dict[str, Any]:
+    return {"quantity": row.quantity, "layer": row.layer, **row.score._asdict()}
+
+
+def _rows_of(experiment: Experiment, method: str, measure: str) -> list[Localisation]:
+    return [r for r in experiment.localisation if r.method == method and r.measure == measure]

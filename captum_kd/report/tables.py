@@ -1,0 +1,61 @@
+"""Tables of results, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """A value and, in small print below it, how sure it is."""
+
+    value: str
+    note: str = ""
+
+
+class Table(NamedTuple):
+    """A caption, column heads and rows; the first head and the first cell of a row name things."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+    best: str | None = None
+
+    def to_markdown(self) -> str:
+        """The table in GitHub's Markdown, with its caption above.
+
+        Example:
+            >>> table = Table("Scores", ["model", "RS"], [("student", [Cell("0.5", "0.4 to 0.6")])])
+            >>> print(table.to_markdown())
+            Scores
+            <BLANKLINE>
+            | model | RS |
+            |---|---|
+            | student | 0.5 (0.4 to 0.6) |
+        """
+        lines = [_row(self.heads), "|" + "---|" * len(self.heads)]
+        for name, cells in self.rows:
+            texts = [f"{c.value} ({c.note})" if c.note else c.value for c in cells]
+            lines.append(_row([f"**{name}**" if name == self.best else name, *texts]))
+        return "\n".join([self.caption, "", *lines])
+
+    def to_html(self) -> str:
+        """The table as HTML, every text escaped."""
+        heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
+        body = []
+        for name, cells in self.rows:
+            columns = "".join(
+                f"<td>{escape(c.value)}{f'<small>{escape(c.note)}</small>' if c.note else ''}</td>"
+                for c in cells
+            )
+            row_class = ' class="best"' if name == self.best else ""
+            body.append(f'<tr{row_class}><th scope="row">{escape(name)}</th>{columns}</tr>')
+        return (
+            f"<table><caption>{escape(self.caption)}</caption><thead><tr>{heads}</tr></thead>"
+            f"<tbody>{''.join(body)}</tbody></table>"
+        )
+
+
+def _row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"

@@ -1,0 +1,133 @@
+"""The demo from end to end, on its real images and models."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from captum_kd.cli import main
+from captum_kd.demo.experiment import LAYERS, SCORED_COUNT, STEPS, Experiment, localise, perfect, steps
+from captum_kd.demo.methods import METHODS, published, random_maps, recommended
+from captum_kd.demo.outcome import summary, write_outcome
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    named = list(steps())
+    assert len(named) == STEPS
+    return named[-1][1]
+
+
+def separations(experiment: Experiment, method: str, measure: str = "auc") -> dict[str, float]:
+    rows = [r for r in experiment.localisation if (r.method, r.measure) == (method, measure)]
+    assert all(r.low <= r.separation <= r.high and r.samples == SCORED_COUNT for r in rows)
+    return {r.layer: r.separation for r in rows}
+
+
+def test_the_truth_holds(experiment: Experiment) -> None:
+    """The student follows the item, the base model the cue: the premise of everything else."""
+    found = {p.model: p for p in experiment.predictions}
+    assert found["student"].accuracy > found["base"].accuracy + 0.15
+    assert found["student"].cue_agreement < 0.17 < 0.3 < found["base"].cue_agreement
+
+
+def test_random_maps_separate_nothing_and_perfect_masks_everything(experiment: Experiment) -> None:
+    assert all(abs(v) < 0.05 for v in separations(experiment, "random maps").values())
+    assert all(v == pytest.approx(1) for v in separations(experiment, "perfect masks", "energy").values())
+    assert all(v > 0.5 for v in separations(experiment, "perfect masks").values())
+
+
+def test_uniqueness_separates_in_late_layers_and_the_published_objective_hardly_does(
+    experiment: Experiment,
+) -> None:
+    ours = separations(experiment, "UniCAM, uniqueness")
+    theirs = separations(experiment, "UniCAM, published objective")
+    assert min(ours["layer3"], ours["layer4"]) > 0.3
+    assert max(theirs.values()) < 0.2
+
+
+def test_scores_tell_item_from_cue(experiment: Experiment) -> None:
+    late = {row.quantity: row.score for row in experiment.scores if row.layer == "layer4"}
+    assert late["RS(item) distilled"].low > late["RS(item) residual"].high
+    assert late["RS(cue) residual"].low > late["RS(cue) distilled"].high
+    for row in experiment.scores + experiment.kept:
+        assert row.score.low <= row.score.value <= row.score.high
+        if row.quantity.startswith("RS"):
+            assert abs(row.score.null) < 0.02
+
+
+def test_maps_by_swapped_models_have_it_the_wrong_way_round(experiment: Experiment) -> None:
+    case = experiment.case
+    few = case._replace(
+        student=case.base, base=case.student, images=case.images[:32], labels=case.labels[:32]
+    )
+    truth = type(experiment.planted)(*(value[:32] for value in experiment.planted))
+    rows = localise("swapped", recommended(few), truth)
+    assert next(r.separation for r in rows if (r.layer, r.measure) == ("layer4", "auc")) < -0.2
+
+
+@pytest.fixture(scope="module")
+def folder(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    assert write_outcome(experiment, path) == path / "report.html"
+    return path
+
+
+def test_the_page_is_self_contained_and_holds_every_number(experiment: Experiment, folder: Path) -> None:
+    page = (folder / "report.html").read_text("utf-8")
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert page.count("data:image/png;base64,") == 2
+    for row in experiment.localisation:
+        assert f"{row.separation:.3f}" in page
+    for score_row in experiment.scores + experiment.kept:
+        assert f"{score_row.score.value:.3f}" in page
+    assert "{{" not in page
+    assert "nan" not in re.sub(r"data:image/png;base64,[^\"]*", "", page)
+
+
+def test_the_records_are_complete(experiment: Experiment, folder: Path) -> None:
+    records = json.loads((folder / "results.json").read_text("utf-8"))
+    assert len(records["localisation"]) == (len(METHODS) + 1) * len(LAYERS) * 2
+    assert {"estimator", "samples", "low", "high", "null", "p_value"} <= set(records["scores"][0])
+    assert (folder / "maps.png").stat().st_size > 10_000
+    assert "| UniCAM, published objective |" in (folder / "tables.md").read_text("utf-8")
+
+
+def test_the_summary_fits_one_screen(experiment: Experiment) -> None:
+    lines = summary(experiment).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_the_command(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captum_kd.demo.experiment.steps", lambda: iter([("done", experiment)]))
+    result = run("demo", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "report.html").as_uri() in result.output
+    (tmp_path / "file").write_text("in the way")
+    blocked = run("demo", "--out", str(tmp_path / "file" / "out"))
+    assert blocked.exit_code == 1
+    assert "Choose another folder with --out" in blocked.output
+
+
+def test_help_names_the_command() -> None:
+    assert "demo" in run("--help").output
+    assert run("--version").output.startswith("main, version") or "version" in run("--version").output
+
+
+def test_methods_are_deterministic(experiment: Experiment) -> None:
+    case = experiment.case
+    few = case._replace(images=case.images[:8], labels=case.labels[:8])
+    for method in (random_maps, published):
+        first, second = method(few), method(few)
+        assert all(torch.equal(first[i][k], second[i][k]) for i in range(2) for k in LAYERS)
+    assert set(perfect(experiment.planted)[0]) == set(LAYERS)
