@@ -2,7 +2,7 @@
 
     python scripts/train_demo.py
 
-takes about 15 minutes on two CPU cores. Fashion-MNIST is read from ``--data``, a folder with its
+takes about 13 minutes on two idle CPU cores. Fashion-MNIST is read from ``--data``, a folder with its
 four ``.gz`` files; without it from the Debian package ``dataset-fashion-mnist`` if that is
 installed, else torchvision downloads it to ``data/``. On a machine busy with other work, set
 ``OMP_WAIT_POLICY=PASSIVE``: threads that spin while they wait slow each other down severalfold. The

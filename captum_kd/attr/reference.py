@@ -28,8 +28,8 @@ def read_reference(reference: Any) -> list[ReferenceBatch]:
 
     Raises:
         TypeError: Something else was given.
-        ValueError: Fewer than 3 samples, a target of another length than its inputs, or targets in some
-            batches only.
+        ValueError: Fewer than 3 samples, a target of another length than its inputs, targets in some
+            batches only, or batches of different dimensions.
 
     Example:
         >>> import torch
@@ -52,6 +52,11 @@ def read_reference(reference: Any) -> list[ReferenceBatch]:
         )
     if len({batch.target is None for batch in batches}) > 1:
         raise ValueError("reference must have targets in every batch or in none.")
+    if len({tuple(value.dim() for value in batch.inputs) for batch in batches}) > 1:
+        raise ValueError(
+            "reference batches have inputs of different dimensions. Is it one batch with its target? That is a "
+            "tuple: (inputs, target), not a list."
+        )
     return batches
 
 

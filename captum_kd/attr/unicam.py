@@ -79,7 +79,8 @@ class UniCAM(LayerAttribution):
         pool: None takes distances between flattened activations; a number g between activations that were
             average-pooled to g x g (1 is global pooling).
         reference: Samples that distances are taken against: a tensor, a pair ``(inputs, target)`` or a
-            DataLoader of either; at least 3 samples. It is read once.
+            DataLoader of either; at least 3 samples. It is read once, and run again when a model's weights
+            have changed (but PyTorch keeps no record of writes through ``parameter.data``).
         reshape_transform: Turns a layer's output into ``(n, c, *spatial)``, for token models and for layers
             with several outputs.
         device_ids: Device order under DataParallel, as in Captum.
@@ -204,7 +205,8 @@ class UniCAM(LayerAttribution):
         Returns:
             Maps of shape ``(n, 1, *spatial)``, or ``(n, c, *spatial)`` without summation, at the layer's
             resolution, float32 (float64 for a float64 model); a list of them if ``layer`` is a list.
-            All zero where the two models share everything.
+            All zero where the two models share everything. Where they differ by rounding alone (the same
+            weights, one of them compiled), maps are rounding noise: look at their size before their shape.
 
         Raises:
             ValueError: Fewer than 4 samples without a reference; a target that is missing, out of range or

@@ -26,7 +26,8 @@ REFERENCE_COUNT = 128
 SCORED_COUNT = 256
 PERTURBED_COUNT = 128
 
-MEASURES = ("auc", "energy")
+# What a separation is made of, in the order of `separation`'s arguments.
+PARTS = ("distilled on item", "residual on item", "distilled on cue", "residual on cue")
 # How many steps `steps` names: start, maps, localisation, two kinds of scores per layer, done.
 STEPS = 3 + len(METHODS) + 2 * len(LAYERS)
 
@@ -41,6 +42,7 @@ class Localisation(NamedTuple):
     low: float
     high: float
     samples: int
+    parts: dict[str, float]
 
 
 class ScoreRow(NamedTuple):
@@ -138,7 +140,10 @@ def localise(method: str, pair: MapPair, truth: PlantedCues) -> list[Localisatio
             separations = separation(*values)
             margin = 1.96 * separations.std().item() / len(item) ** 0.5
             mean = separations.mean().item()
-            rows.append(Localisation(method, layer, measure, mean, mean - margin, mean + margin, len(item)))
+            parts = {part: value.mean().item() for part, value in zip(PARTS, values, strict=True)}
+            rows.append(
+                Localisation(method, layer, measure, mean, mean - margin, mean + margin, len(item), parts)
+            )
     return rows
 
 

@@ -17,6 +17,7 @@ from captum_kd.demo.assets import FASHION_MNIST_CLASSES
 from captum_kd.demo.experiment import (
     KEPT_SHARE,
     LAYERS,
+    PARTS,
     PERTURBED_COUNT,
     REFERENCE_COUNT,
     Experiment,
@@ -77,6 +78,7 @@ def all_tables(experiment: Experiment) -> dict[str, Table]:
         "predictions": predictions_table(experiment),
         "auc_table": localisation_table(experiment, "auc", "Separation by ranking AUC"),
         "energy_table": localisation_table(experiment, "energy", "Separation by share of positive energy"),
+        "parts_table": parts_table(experiment, "UniCAM, uniqueness"),
         "score_table": score_table(experiment.scores, "FSS and RS of globally pooled features"),
         "kept_table": score_table(
             experiment.kept, f"RS of images reduced to {100 * KEPT_SHARE:.0f} % of their pixels by ROAD"
@@ -115,6 +117,16 @@ def localisation_table(experiment: Experiment, measure: str, caption: str) -> Ta
         rows.append((method, [*cells, Cell(f"{mean:.3f}")]))
     best = max((r for r in rows if r[0] != CEILING), key=lambda r: float(r[1][-1].value))[0]
     return Table(caption, ["method", *LAYERS, "mean"], rows, best)
+
+
+def parts_table(experiment: Experiment, method: str) -> Table:
+    """The four areas under the curve that a method's separation is made of."""
+    found = _rows_of(experiment, method, "auc")
+    return Table(
+        f"{method}: what the separation is made of (ranking AUC; 0.5: chance)",
+        ["maps, region", *LAYERS],
+        [(part, [Cell(f"{r.parts[part]:.3f}") for r in found]) for part in PARTS],
+    )
 
 
 def score_table(scores: Sequence[ScoreRow], caption: str) -> Table:

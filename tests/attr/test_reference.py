@@ -71,6 +71,7 @@ def test_shuffling_loader_is_read_once() -> None:
         ([], ValueError, "at least 3 samples .* got 0"),
         ((IMAGES, TARGET[:4]), ValueError, r"one class index per sample: got shape \(4,\) for 6 samples"),
         ((IMAGES, 1), ValueError, r"got shape \(\) for 6 samples"),
+        ([IMAGES, TARGET], ValueError, "different dimensions.*a tuple: .inputs, target., not a list"),
         ([(IMAGES, TARGET), IMAGES], ValueError, "targets in every batch or in none"),
     ],
 )

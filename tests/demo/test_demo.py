@@ -51,6 +51,12 @@ def test_uniqueness_separates_in_late_layers_and_the_published_objective_hardly_
     assert max(theirs.values()) < 0.2
 
 
+def test_parts_make_up_the_separation(experiment: Experiment) -> None:
+    for row in experiment.localisation:
+        item_d, item_r, cue_d, cue_r = row.parts.values()
+        assert row.separation == pytest.approx((item_d - item_r + cue_r - cue_d) / 2, abs=1e-6)
+
+
 def test_scores_tell_item_from_cue(experiment: Experiment) -> None:
     late = {row.quantity: row.score for row in experiment.scores if row.layer == "layer4"}
     assert late["RS(item) distilled"].low > late["RS(item) residual"].high
