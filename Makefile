@@ -19,7 +19,7 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-test
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest  # small operations; on a busy machine more threads are slower
 
 benchmark: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/unicam_cost.py

@@ -27,12 +27,15 @@ def main() -> None:
 def demo(out: Path) -> None:
     """Explain a distilled student on embedded images whose truth is known (offline, under a minute)."""
     # Here, because they take seconds to import and --help should not wait.
+    import torch
     from tqdm import tqdm
 
     from captum_kd.demo.experiment import STEPS, steps
     from captum_kd.demo.outcome import summary, write_outcome
 
     start = time.perf_counter()
+    # Its operations are so small that on a busy machine a second thread slows them down severalfold.
+    torch.set_num_threads(1)
     with tqdm(steps(), total=STEPS, unit="step", leave=False) as progress:
         for name, result in progress:
             progress.set_description(name)
