@@ -54,8 +54,8 @@ def read_reference(reference: Any) -> list[ReferenceBatch]:
         raise ValueError("reference must have targets in every batch or in none.")
     if len({tuple(value.dim() for value in batch.inputs) for batch in batches}) > 1:
         raise ValueError(
-            "reference batches have inputs of different dimensions. Is it one batch with its target? That is a "
-            "tuple: (inputs, target), not a list."
+            "reference batches have inputs of different dimensions. Is it one batch with its target? That is "
+            "a tuple: (inputs, target), not a list."
         )
     return batches
 
