@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import captum_kd
+from captum_kd.distill.command import distill
 
 
 @click.group()
@@ -48,3 +49,6 @@ def demo(out: Path) -> None:
         ) from error
     click.echo(summary(experiment))
     click.echo(f"\n{time.perf_counter() - start:.0f} s. Open the report: {report.resolve().as_uri()}")
+
+
+main.add_command(distill)

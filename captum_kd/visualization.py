@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 # Perceptually uniform, readable in grey and with colour blindness; zero is the neutral end or middle.
@@ -149,6 +150,50 @@ def plot_intervals(
             name, (1, height), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom"
         )
     axes.set_xticks(np.arange(len(groups)), groups)
+    axes.set_ylabel(ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    if title:
+        axes.set_title(title, fontsize=10)
+    return figure, axes
+
+
+def plot_curves(
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    ylabel: str,
+    title: str | None = None,
+) -> tuple[Figure, Any]:
+    """Learning curves: the mean over folds, and a band of one standard deviation on either side.
+
+    Args:
+        curves: Series name to one curve per fold, a value per epoch. Folds of a series are cut to the
+            shortest.
+        ylabel: Name of the quantity.
+        title: Above the axes.
+
+    Returns:
+        The figure and its axes.
+
+    Example:
+        >>> figure, axes = plot_curves({"student": [[0.5, 0.7], [0.6, 0.8]]}, ylabel="accuracy")
+        >>> axes.get_xlabel()
+        'epoch'
+    """
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    markers, colours = "osD^vPX*", _distinct_colours()
+    for i, (name, folds) in enumerate(curves.items()):
+        length = min(map(len, folds))
+        values = np.array([fold[:length] for fold in folds])
+        epochs, mean = np.arange(1, length + 1), values.mean(axis=0)
+        colour = colours[i % len(colours)]
+        axes.plot(epochs, mean, color=colour, marker=markers[i % len(markers)], markersize=4, label=name)
+        if len(folds) > 1:
+            spread = values.std(axis=0, ddof=1)
+            axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

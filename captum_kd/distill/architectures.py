@@ -1,0 +1,125 @@
+"""Classifiers by name, and the layers that a feature loss compares."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable
+
+import timm
+import torchvision
+from torch import nn
+
+from captum_kd.demo.networks import small_resnet
+
+_SMALL = re.compile(r"small_resnet(\d+)")
+# These return several outputs while they train; timm has Inception v3 without.
+_UNSUITED = {"googlenet", "inception_v3"}
+
+
+def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -> nn.Module:
+    """Build a classifier with fresh weights, or with pre-trained ones and a fresh head.
+
+    Args:
+        name: A classifier of torchvision ("resnet50"), else of timm ("resnet26d"); "small_resnet16", or another
+            width of the demo's network; or "package.module:factory", called with ``num_classes``.
+        num_classes: Outputs.
+        pretrained: Load the library's default weights (downloaded on first use).
+
+    Returns:
+        The classifier, in training mode.
+
+    Raises:
+        ValueError: No such architecture or factory, or pre-trained weights of one that has none.
+        TypeError: A factory returned something else than a module.
+
+    Example:
+        >>> build_classifier("resnet18", 5).fc.out_features
+        5
+    """
+    if ":" in name:
+        return _from_factory(name, num_classes, pretrained)
+    if match := _SMALL.fullmatch(name):
+        if pretrained:
+            raise ValueError(f"{name} has no pre-trained weights.")
+        return small_resnet(int(match[1]), num_classes)
+    if name in _torchvision_names():
+        if not pretrained:
+            fresh: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+            return fresh
+        model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT")
+        _replace_head(model, num_classes)
+        return model
+    if timm.is_model(name):
+        built: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
+        return built
+    known = ["small_resnet16", *_torchvision_names(), *timm.list_models()]
+    near = difflib.get_close_matches(name, known, n=5)
+    raise ValueError(
+        f"No classifier is called {name!r}. "
+        + (f"Near matches: {', '.join(near)}. " if near else "")
+        + "Valid names are those of torchvision.models.list_models(module=torchvision.models) and "
+        "timm.list_models(), small_resnet16 (or another width), or your own as package.module:factory."
+    )
+
+
+def default_layers(model: nn.Module) -> list[str]:
+    """The layers that are compared when none are named: the stages of a residual or timm network.
+
+    Args:
+        model: A classifier.
+
+    Returns:
+        "layer1" to "layer4" if it has them, else the modules of timm's ``feature_info``.
+
+    Raises:
+        ValueError: It has neither.
+
+    Example:
+        >>> default_layers(build_classifier("resnet18", 2))
+        ['layer1', 'layer2', 'layer3', 'layer4']
+    """
+    names = [name for name, _ in model.named_modules()]
+    stages = [f"layer{i}" for i in range(1, 5)]
+    if all(stage in names for stage in stages):
+        return stages
+    information = getattr(model, "feature_info", None)
+    if information is not None:
+        found = [entry["module"] for entry in information]
+        if all(name in names for name in found):
+            return found
+    raise ValueError(
+        f"The stages of {type(model).__name__} are not known. Name its layers, for instance with --layers; "
+        f"its modules are {', '.join(name for name, _ in model.named_children())} and those within."
+    )
+
+
+def _torchvision_names() -> list[str]:
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [name for name in names if name not in _UNSUITED]
+
+
+def _replace_head(model: nn.Module, num_classes: int) -> None:
+    name, head = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
+    fresh: nn.Module
+    if isinstance(head, nn.Linear):
+        fresh = nn.Linear(head.in_features, num_classes, bias=head.bias is not None)
+    else:  # SqueezeNet classifies by a 1 x 1 convolution
+        fresh = nn.Conv2d(head.in_channels, num_classes, head.kernel_size)  # type: ignore[arg-type]
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, fresh)
+
+
+def _from_factory(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+    module_name, _, attribute = name.partition(":")
+    try:
+        factory: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"Could not find the factory {name!r}: {error}. It must be importable as package.module:factory."
+        ) from error
+    model = factory(num_classes=num_classes, **({"pretrained": True} if pretrained else {}))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{name} must return a torch.nn.Module, got {type(model).__name__}.")
+    return model

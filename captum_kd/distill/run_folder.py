@@ -1,0 +1,207 @@
+"""The folder of a distillation run: what is in it, and how it survives an interruption.
+
+::
+
+    run.json                    arguments, versions, data fingerprint, results, how to explain the pair
+    splits.safetensors          indices of each fold's training and validation images
+    curves.png                  validation accuracy per epoch, with its spread over folds
+    fold1/teacher/model.safetensors, stage.json
+    fold1/base/..., fold1/student-response/..., fold1/assistant1-response/...
+
+A model is finished once its ``stage.json`` is there. Files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import captum
+import lightning
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import captum_kd
+from captum_kd.distill.image_data import ImageData
+from captum_kd.distill.training import RESUME_FILE
+from captum_kd.report.page import png
+from captum_kd.visualization import plot_curves
+
+if TYPE_CHECKING:
+    from captum_kd.distill.recipe import Recipe, Stage
+
+RUN_FILE, STAGE_FILE, MODEL_FILE = "run.json", "stage.json", "model.safetensors"
+SPLITS_FILE = "splits.safetensors"
+
+
+def check_same_run(folder: Path, recipe: Recipe) -> None:
+    """Refuse a folder that holds another run, or something else than a run."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / RUN_FILE).exists():
+        raise ValueError(f"{folder} is not empty and holds no run. Choose another folder with --out.")
+    before, now = read_run(folder)["arguments"], _arguments(recipe)
+    changed = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+    if changed:
+        listed = "; ".join(f"{k} was {before.get(k)!r} and is now {now.get(k)!r}" for k in changed)
+        raise ValueError(
+            f"{folder} holds a run with other arguments: {listed}. Give the same ones to go on, or another "
+            "folder with --out."
+        )
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` holds.
+
+    Raises:
+        ValueError: There is none, or it is damaged.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {RUN_FILE}; is it the folder of a distillation run?") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / RUN_FILE} is damaged: {error}.") from error
+    return record
+
+
+def start_run(folder: Path, recipe: Recipe, data: ImageData) -> None:
+    """Make the folder, or check that the data is what it was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RUN_FILE).exists():
+        before = read_run(folder)["data"]["fingerprint"]
+        if before != data.fingerprint:
+            raise ValueError(
+                f"The data set {data.name} is not what it was when the run in {folder} started (fingerprint "
+                f"{before[:12]}..., now {data.fingerprint[:12]}...). Start another run with --out."
+            )
+    write_run(folder, recipe, data)
+
+
+def finished_stage(folder: Path, stage: Stage) -> dict[str, Any] | None:
+    """The record of a finished model, or None."""
+    path = _stage_folder(folder, stage) / STAGE_FILE
+    record: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
+    return record
+
+
+def finish_stage(
+    folder: Path,
+    stage: Stage,
+    model: nn.Module,
+    num_classes: int,
+    history: list[dict[str, float]],
+    test: dict[str, float],
+) -> dict[str, Any]:
+    """Write a finished model and its record, and drop its last resume file."""
+    record = {**stage._asdict(), "num_classes": num_classes, "test": test, "epochs": history}
+    own = _stage_folder(folder, stage)
+    own.mkdir(parents=True, exist_ok=True)
+    # Strings only, as the safetensors header demands.
+    facts = {"architecture": stage.architecture, "num_classes": str(num_classes)}
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    _whole(own / MODEL_FILE, lambda path: save_file(weights, path, metadata=facts))
+    _whole(own / STAGE_FILE, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
+    (own / RESUME_FILE).unlink(missing_ok=True)
+    return record
+
+
+def write_run(folder: Path, recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """Write ``run.json`` and the learning curves from what is finished.
+
+    Returns:
+        The record.
+    """
+    found = sorted(folder.glob(f"fold*/*/{STAGE_FILE}"), key=lambda path: path.stat().st_mtime_ns)
+    records = [json.loads(path.read_text("utf-8")) for path in found]
+    record = {
+        "arguments": _arguments(recipe),
+        "versions": {
+            "captum-kd": captum_kd.__version__,
+            "captum": captum.__version__,
+            "lightning": lightning.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "data": {
+            "name": data.name,
+            "class_names": list(data.class_names),
+            "training_images": len(data.labels),
+            "test_images": len(data.test_labels),
+            "image_size": data.image_size,
+            "fingerprint": data.fingerprint,
+            "skipped": list(data.skipped),
+        },
+        "stages": records,
+        "explain": f"captum-kd explain {folder}",
+    }
+    _whole(folder / RUN_FILE, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
+    curves: dict[str, list[list[float]]] = {}
+    for stage in records:
+        if stage["epochs"]:
+            curve = [epoch["validation_accuracy"] for epoch in stage["epochs"]]
+            curves.setdefault(stage["name"], []).append(curve)
+    if curves:
+        title = f"{data.name}: mean and standard deviation over {max(map(len, curves.values()))} fold(s)"
+        figure, _ = plot_curves(curves, ylabel="validation accuracy", title=title)
+        _whole(folder / "curves.png", lambda path: path.write_bytes(png(figure)))
+    return record
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a model.
+
+    Raises:
+        ValueError: The file is missing, not a safetensors file, or does not fit the model.
+    """
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"There is no checkpoint {path}.") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}.") from error
+    own = model.state_dict()
+    different = [k for k in own if k not in weights or weights[k].shape != own[k].shape]
+    different += [k for k in weights if k not in own]
+    if different:
+        with safe_open(path, "pt") as stream:
+            facts = stream.metadata() or {}
+        written = f" It was written for {facts['architecture']}." if "architecture" in facts else ""
+        raise ValueError(
+            f"{path} does not fit {type(model).__name__}: {len(different)} keys differ, the first are "
+            f"{', '.join(different[:3])}.{written}"
+        )
+    model.load_state_dict(weights)
+
+
+def _arguments(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON gives it back."""
+    arguments: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return arguments
+
+
+def _stage_folder(folder: Path, stage: Stage) -> Path:
+    return folder / f"fold{stage.fold}" / stage.name
+
+
+def _whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let a file appear whole or not at all, whatever interrupts its writing."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(temporary))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
