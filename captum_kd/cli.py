@@ -51,4 +51,52 @@ def demo(out: Path) -> None:
     click.echo(f"\n{time.perf_counter() - start:.0f} s. Open the report: {report.resolve().as_uri()}")
 
 
+@main.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--student", help="Which student of the run, for instance student-attention.  [default: the first]"
+)
+@click.option("--fold", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--images", type=click.IntRange(8), default=256, show_default=True, help="Test images to score."
+)
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Where named data sets are.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the report.  [default: RUN/explain/fold1-STUDENT]",
+)
+def explain(run: Path, student: str | None, fold: int, images: int, root: Path, out: Path | None) -> None:
+    """Explain a student of the distillation run in the folder RUN."""
+    from tqdm import tqdm
+
+    from captum_kd.distill.run_folder import read_run
+    from captum_kd.explain import explain_run, steps_of, write_explanation
+
+    try:
+        found = None
+        named = explain_run(run, root=root, student=student, fold=fold, count=images)
+        with tqdm(named, total=steps_of(run), unit="step", leave=False) as progress:
+            for name, result in progress:
+                progress.set_description(name)
+                found = result
+        assert found is not None
+        out = out or run / "explain" / f"fold{fold}-{found.name}"
+        command = f"captum-kd explain {run} --student {found.name} --fold {fold} --images {images}"
+        report = write_explanation(found, read_run(run), out, command)
+    except (ValueError, TypeError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    for row in found.scores:
+        s = row.score
+        value = f"{s.value:7.3f}  [{s.low:.3f}, {s.high:.3f}]"
+        click.echo(f"  {row.layer:8s} {row.quantity:22s} {value:26s} null {s.null:.3f}")
+    click.echo(f"Open the report: {report.resolve().as_uri()}")
+
+
 main.add_command(distill)

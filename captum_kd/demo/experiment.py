@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_kd.capture import capture
 from captum_kd.demo.assets import DemoModels, load_demo_images, load_demo_models
 from captum_kd.demo.localization import auc_from_ranks, energy_share, pixel_ranks, separation
-from captum_kd.demo.methods import METHODS, Case, MapPair, upsample
 from captum_kd.demo.planted_cue import PlantedCues, normalise
 from captum_kd.functional import road
-from captum_kd.functional.cam import pool_activations
 from captum_kd.labels import embedding_rows
-from captum_kd.metrics import Score, score_with_statistics
+from captum_kd.methods import METHODS, Case, MapPair, upsample
+from captum_kd.metrics import score_with_statistics
+from captum_kd.scores import ScoreRow, pooled_features, score_layer
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 KEPT_SHARE = 0.2
@@ -43,14 +42,6 @@ class Localisation(NamedTuple):
     high: float
     samples: int
     parts: dict[str, float]
-
-
-class ScoreRow(NamedTuple):
-    """An FSS or RS at one layer."""
-
-    quantity: str
-    layer: str
-    score: Score
 
 
 class Prediction(NamedTuple):
@@ -98,7 +89,7 @@ def steps() -> Iterator[tuple[str, Any]]:
     scores = []
     for layer in LAYERS:
         yield f"FSS and RS: {layer}", None
-        scores += score_layer(case, layer, truth)
+        scores += score_layer(case, layer, {"item": truth.labels, "cue": truth.cues})
     kept = []
     for layer in LAYERS:
         yield f"RS of what maps keep: {layer}", None
@@ -147,22 +138,6 @@ def localise(method: str, pair: MapPair, truth: PlantedCues) -> list[Localisatio
     return rows
 
 
-def score_layer(case: Case, layer: str, truth: PlantedCues) -> list[ScoreRow]:
-    """FSS, and RS of overall, distilled and residual features, against item and cue classes."""
-    student, base = (pooled_features(m, layer, case.images) for m in (case.student, case.base))
-    score = partial(score_with_statistics, generator=torch.Generator().manual_seed(0))
-    rows = [ScoreRow("FSS", layer, score(student, base, estimator="biased"))]
-    for word, classes in (("item", truth.labels), ("cue", truth.cues)):
-        labels = embedding_rows(None, classes)
-        rows += [
-            ScoreRow(f"RS({word}) student", layer, score(student, labels)),
-            ScoreRow(f"RS({word}) base", layer, score(base, labels)),
-            ScoreRow(f"RS({word}) distilled", layer, score(student, labels, given=base)),
-            ScoreRow(f"RS({word}) residual", layer, score(base, labels, given=student)),
-        ]
-    return rows
-
-
 def score_kept(case: Case, layer: str, truth: PlantedCues, pair: MapPair) -> list[ScoreRow]:
     """RS of the images reduced by ROAD to the 20 % of pixels that a map ranks highest (Eq. 7)."""
     score = partial(score_with_statistics, generator=torch.Generator().manual_seed(0))
@@ -180,9 +155,3 @@ def score_kept(case: Case, layer: str, truth: PlantedCues, pair: MapPair) -> lis
             labels = embedding_rows(None, classes[:PERTURBED_COUNT])
             rows.append(ScoreRow(f"RS({word}) kept by {side} maps", layer, score(features, labels)))
     return rows
-
-
-def pooled_features(model: nn.Module, layer: str, images: Tensor) -> Tensor:
-    """Globally pooled activations of a layer, ``(n, c)``."""
-    parts = [capture(model, [model.get_submodule(layer)], batch).activations[0] for batch in images.split(64)]
-    return torch.cat([pool_activations(part, 1).flatten(1) for part in parts])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from captum_kd.demo.experiment import (
     REFERENCE_COUNT,
     Experiment,
     Localisation,
-    ScoreRow,
 )
-from captum_kd.demo.methods import METHODS, grad_cam, gradient_maps, upsample
+from captum_kd.methods import METHODS, grad_cam, gradient_maps, upsample
 from captum_kd.report.page import png, render_page
-from captum_kd.report.tables import Cell, Table
+from captum_kd.report.tables import Cell, Table, score_table
+from captum_kd.scores import ScoreRow
 from captum_kd.visualization import Outline, plot_intervals, plot_maps
 
 SHOWN = 8
@@ -127,16 +126,6 @@ def parts_table(experiment: Experiment, method: str) -> Table:
         ["maps, region", *LAYERS],
         [(part, [Cell(f"{r.parts[part]:.3f}") for r in found]) for part in PARTS],
     )
-
-
-def score_table(scores: Sequence[ScoreRow], caption: str) -> Table:
-    """One row per quantity, one column per layer, with interval and null."""
-    rows = []
-    for quantity in dict.fromkeys(row.quantity for row in scores):
-        found = [row.score for row in scores if row.quantity == quantity]
-        cells = [Cell(f"{s.value:.3f}", f"{s.low:.2f} to {s.high:.2f}; null {s.null:.3f}") for s in found]
-        rows.append((quantity, cells))
-    return Table(caption, ["quantity", *LAYERS], rows)
 
 
 def maps_figure(experiment: Experiment) -> Figure:

@@ -22,7 +22,7 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
     """Build a classifier with fresh weights, or with pre-trained ones and a fresh head.
 
     Args:
-        name: A classifier of torchvision ("resnet50"), else of timm ("resnet26d"); "small_resnet16", or another
+        name: One of torchvision ("resnet50"), else of timm ("resnet26d"); "small_resnet16" or another
             width of the demo's network; or "package.module:factory", called with ``num_classes``.
         num_classes: Outputs.
         pretrained: Load the library's default weights (downloaded on first use).

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from captum_kd.scores import ScoreRow
+
 
 class Cell(NamedTuple):
     """A value and, in small print below it, how sure it is."""
@@ -55,6 +57,16 @@ class Table(NamedTuple):
             f"<table><caption>{escape(self.caption)}</caption><thead><tr>{heads}</tr></thead>"
             f"<tbody>{''.join(body)}</tbody></table>"
         )
+
+
+def score_table(rows: Sequence[ScoreRow], caption: str) -> Table:
+    """Scores as a table: a row per quantity, a column per layer, with interval and null in small print."""
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    cells: dict[str, list[Cell]] = {}
+    for quantity, _, s in rows:
+        note = f"{s.low:.2f} to {s.high:.2f}; null {s.null:.3f}"
+        cells.setdefault(quantity, []).append(Cell(f"{s.value:.3f}", note))
+    return Table(caption, ["quantity", *layers], list(cells.items()))
 
 
 def _row(texts: Sequence[str]) -> str:

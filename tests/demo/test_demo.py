@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from captum_kd.cli import main
 from captum_kd.demo.experiment import LAYERS, SCORED_COUNT, STEPS, Experiment, localise, perfect, steps
-from captum_kd.demo.methods import METHODS, published, random_maps, recommended
 from captum_kd.demo.outcome import summary, write_outcome
+from captum_kd.methods import METHODS, published, random_maps, recommended
 
 
 @pytest.fixture(scope="module")

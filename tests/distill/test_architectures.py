@@ -1,0 +1,66 @@
+"""Classifiers by name."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from captum_kd.demo.networks import SmallResNet
+from captum_kd.distill.architectures import build_classifier, default_layers
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "resnet26d", "small_resnet4"]
+)
+def test_every_library_is_found_and_tells_the_asked_classes(name: str) -> None:
+    model = build_classifier(name, 3).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+
+
+def test_small_resnets_have_the_width_in_their_name() -> None:
+    model = build_classifier("small_resnet4", 3)
+    assert isinstance(model, SmallResNet)
+    assert model.conv1.out_channels == 4
+
+
+def test_a_factory_of_the_users_is_called() -> None:
+    model = build_classifier("captum_kd.demo.networks:small_resnet", 7)
+    assert isinstance(model, SmallResNet)
+    assert model.fc.out_features == 7
+
+
+def not_a_module(num_classes: int) -> int:
+    return num_classes
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("resnt18", ValueError, r"No classifier is called 'resnt18'. Near matches: .*resnet18.*list_models"),
+        ("googlenet", ValueError, "No classifier"),
+        ("no.such.module:f", ValueError, "Could not find the factory 'no.such.module:f'"),
+        ("captum_kd.demo.networks:nothing", ValueError, "Could not find the factory.*nothing"),
+        (f"{__name__}:not_a_module", TypeError, "must return a torch.nn.Module, got int"),
+    ],
+)
+def test_bad_names(name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        build_classifier(name, 2)
+
+
+def test_pretrained_weights_of_a_network_without_any() -> None:
+    with pytest.raises(ValueError, match="small_resnet4 has no pre-trained weights"):
+        build_classifier("small_resnet4", 2, pretrained=True)
+
+
+def test_stages_are_the_default_layers() -> None:
+    assert default_layers(build_classifier("small_resnet4", 2)) == ["layer1", "layer2", "layer3", "layer4"]
+    mobile = timm.create_model("mobilenetv3_small_050", num_classes=2)
+    found = default_layers(mobile)
+    assert len(found) > 2
+    assert all(isinstance(mobile.get_submodule(name), nn.Module) for name in found)
+    with pytest.raises(ValueError, match=r"stages of AlexNet are not known.*--layers.*features, avgpool"):
+        default_layers(build_classifier("alexnet", 2))

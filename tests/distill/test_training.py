@@ -1,0 +1,133 @@
+"""Training one classifier: settings, resuming, and what BatchNorm does meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from captum_kd.demo.networks import small_resnet
+from captum_kd.distill.guidance import Guidance
+from captum_kd.distill.training import RESUME_FILE, TrainingSettings, predictions, train_classifier
+
+GENERATOR = torch.Generator().manual_seed(0)
+TARGET = torch.arange(24) % 3
+# A square in one of three corners: quick to learn.
+IMAGES = torch.randn(24, 3, 16, 16, generator=GENERATOR) * 0.1
+for _i, _label in enumerate(TARGET.tolist()):
+    IMAGES[_i, :, 8 * (_label // 2) :, 8 * (_label % 2) :][:, :8, :8] += 2
+DATA = TensorDataset(IMAGES, TARGET)
+QUICK: dict[str, Any] = {"batch_size": 8, "accelerator": "cpu", "learning_rate": 0.05}
+
+
+class Stopped(Exception):
+    """Stands for a power cut."""
+
+
+class StopsAfter(nn.Module):
+    """A model that raises in its ``steps``-th training step."""
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        super().__init__()
+        self.model, self.left = model, steps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.left -= 1
+            if self.left < 0:
+                raise Stopped
+        output: torch.Tensor = self.model(images)
+        return output
+
+
+def train(folder: Path, *, stop_after: int | None = None, technique: Any = "overhaul") -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    model, teacher = small_resnet(4, 3), small_resnet(6, 3)
+    wrapped = StopsAfter(nn.Sequential(model, nn.Dropout(0.2)), 10**9 if stop_after is None else stop_after)
+    layers = ["model.0.layer2", "model.0.layer3"]
+    guidance = Guidance(technique, wrapped, teacher, layers, ["layer2", "layer3"], IMAGES[:4])
+    settings = TrainingSettings(epochs=4, schedule="one-cycle", momentum=0.9, **QUICK)
+    history = train_classifier(wrapped, 3, DATA, DATA, settings, folder, guidance=guidance, seed=3)
+    return model.state_dict(), history
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 8])
+def test_a_stopped_training_goes_on_to_the_same_result(tmp_path: Path, stop_after: int) -> None:
+    """Weights, momentum, schedule, order, dropout and the connectors: three steps are one epoch."""
+    whole, history = train(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(tmp_path / "cut", stop_after=stop_after)
+    assert (tmp_path / "cut" / RESUME_FILE).exists() == (stop_after >= 3)
+    torch.rand(5)  # whatever else has drawn meanwhile
+    resumed, again = train(tmp_path / "cut")
+    assert history == again
+    assert len(history) == 4
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_the_base_model_learns_and_history_tells(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = small_resnet(4, 3)
+    running = model.bn1.running_mean.clone()
+    settings = TrainingSettings(epochs=8, **QUICK)
+    history = train_classifier(model, 3, DATA, DATA, settings, tmp_path)
+    assert not model.training
+    assert not torch.equal(running, model.bn1.running_mean)
+    predicted = predictions(model, DATA, settings)
+    accuracy = (predicted == TARGET).double().mean().item()
+    assert accuracy > 0.9
+    assert history[-1]["validation_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_batch_norm_follows_every_epoch(tmp_path: Path) -> None:
+    """In the published code it is frozen from the second epoch on, because evaluation mode is never left."""
+    seen = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = small_resnet(4, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                seen.append(self.model.bn1.training)
+            output: torch.Tensor = self.model(images)
+            return output
+
+    train_classifier(Watching(), 3, DATA, DATA, TrainingSettings(epochs=3, **QUICK), tmp_path)
+    assert seen == [True] * 9
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_every_optimizer_and_schedule_runs(tmp_path: Path, optimizer: Any, schedule: Any) -> None:
+    settings = TrainingSettings(epochs=1, optimizer=optimizer, schedule=schedule, **QUICK)
+    assert len(train_classifier(small_resnet(4, 3), 3, DATA, DATA, settings, tmp_path)) == 1
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=1, precision="bf16-mixed", **QUICK)
+    (record,) = train_classifier(small_resnet(4, 3), 3, DATA, DATA, settings, tmp_path)
+    assert record["train_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"optimizer": "adam"}, r"optimizer must be one of \('sgd', 'adamw'\), got 'adam'"),
+        ({"schedule": "step"}, "schedule must be one of .*'one-cycle'.*got 'step'"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"devices": 0}, "devices must be at least 1"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+    ],
+)
+def test_bad_settings(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**option)
