@@ -214,7 +214,8 @@ def train_classifier(
     Returns:
         One record an epoch.
     """
-    module = ClassifierTraining(model, num_classes, settings, guidance, seed * _SEEDS_PER_RUN)
+    first_seed = seed * _SEEDS_PER_RUN % (2**32 - _SEEDS_PER_RUN)  # NumPy takes no seed beyond 32 bits
+    module = ClassifierTraining(model, num_classes, settings, guidance, first_seed)
     checkpoint = ModelCheckpoint(
         dirpath=folder,
         filename=Path(RESUME_FILE).stem,

@@ -110,6 +110,11 @@ def test_every_optimizer_and_schedule_runs(tmp_path: Path, optimizer: Any, sched
     assert len(train_classifier(small_resnet(4, 3), 3, DATA, DATA, settings, tmp_path)) == 1
 
 
+def test_large_seeds(tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=1, **QUICK)
+    assert train_classifier(small_resnet(4, 3), 3, DATA, DATA, settings, tmp_path, seed=2**20)
+
+
 def test_bfloat16(tmp_path: Path) -> None:
     settings = TrainingSettings(epochs=1, precision="bf16-mixed", **QUICK)
     (record,) = train_classifier(small_resnet(4, 3), 3, DATA, DATA, settings, tmp_path)
