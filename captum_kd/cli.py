@@ -9,6 +9,7 @@ import click
 
 import captum_kd
 from captum_kd.distill.command import distill
+from captum_kd.errors import explained_errors
 
 
 @click.group()
@@ -41,12 +42,8 @@ def demo(out: Path) -> None:
         for name, result in progress:
             progress.set_description(name)
             experiment = result
-    try:
+    with explained_errors(f"Could not write to {out}; choose another folder with --out."):
         report = write_outcome(experiment, out)
-    except OSError as error:
-        raise click.ClickException(
-            f"Could not write to {out}: {error}. Choose another folder with --out."
-        ) from error
     click.echo(summary(experiment))
     click.echo(f"\n{time.perf_counter() - start:.0f} s. Open the report: {report.resolve().as_uri()}")
 
@@ -76,10 +73,10 @@ def explain(run: Path, student: str | None, fold: int, images: int, root: Path, 
     """Explain a student of the distillation run in the folder RUN."""
     from tqdm import tqdm
 
-    from captum_kd.distill.run_folder import read_run
-    from captum_kd.explain import explain_run, steps_of, write_explanation
+    with explained_errors("Choose another folder with --out."):
+        from captum_kd.distill.run_folder import read_run
+        from captum_kd.explain import explain_run, steps_of, write_explanation
 
-    try:
         found = None
         named = explain_run(run, root=root, student=student, fold=fold, count=images)
         with tqdm(named, total=steps_of(run), unit="step", leave=False) as progress:
@@ -90,8 +87,6 @@ def explain(run: Path, student: str | None, fold: int, images: int, root: Path, 
         out = out or run / "explain" / f"fold{fold}-{found.name}"
         command = f"captum-kd explain {run} --student {found.name} --fold {fold} --images {images}"
         report = write_explanation(found, read_run(run), out, command)
-    except (ValueError, TypeError, OSError) as error:
-        raise click.ClickException(str(error)) from error
     for row in found.scores:
         s = row.score
         value = f"{s.value:7.3f}  [{s.low:.3f}, {s.high:.3f}]"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
 
-from captum_kd.visualization import Outline, plot_intervals, plot_maps
+from captum_kd.visualization import Outline, plot_curves, plot_intervals, plot_maps
 
 IMAGES = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -64,3 +65,18 @@ def test_intervals_are_drawn_as_given() -> None:
     assert ends == [[0.5, 1.25], [1.0, 3.0]]
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["a", "b"]
     assert [t.get_text() for t in axes.texts] == ["ceiling"]
+
+
+def test_curves_show_mean_and_spread_over_folds() -> None:
+    _, axes = plot_curves(
+        {"student": [[0.5, 0.75, 0.9], [0.25, 0.5]], "base": [[0.5, 0.5]]}, ylabel="accuracy"
+    )
+    mean, base = axes.lines
+    assert mean.get_xdata().tolist() == [1, 2]
+    assert mean.get_ydata().tolist() == [0.375, 0.625]
+    assert base.get_ydata().tolist() == [0.5, 0.5]
+    (band,) = axes.collections
+    spread = np.std([0.5, 0.25], ddof=1)
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(0.375 - spread)
+    assert heights.max() == pytest.approx(0.625 + spread)

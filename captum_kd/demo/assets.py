@@ -1,7 +1,7 @@
 """The demo's embedded images and trained models.
 
-Everything was written by ``scripts/train_demo.py``, which anyone can run again. Weights are read
-from safetensors, which hold tensors and strings, never code.
+Everything was written by ``captum-kd distill`` and ``scripts/embed_demo.py``, which anyone can run
+again. Weights are read from safetensors, which hold tensors and strings, never code.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ FASHION_MNIST_CLASSES = (
 )
 
 MODEL_WIDTHS = {"teacher": 24, "base": 16, "student": 16}
+# What the models are called in the distillation run that they come from.
+DEMO_STAGES = {"teacher": "teacher", "base": "base", "student": "student-response"}
 
 _IMAGES_SEED = 2024
 
@@ -41,13 +43,14 @@ class DemoModels(NamedTuple):
         teacher: trained on images whose cues say nothing.
         base: trained on the labels of images whose cues name the item in 95 of 100.
         student: the base model's architecture, images and schedule, distilled from the teacher.
-        training: ``training.json``: arguments, versions, and for each model under ``"models"`` its
-            accuracy and cue agreement on the decorrelated test set.
+        tested: for each model its accuracy and cue agreement on the decorrelated test set.
+        training: ``training.json``, the record of the distillation run: arguments, versions, epochs.
     """
 
     teacher: SmallResNet
     base: SmallResNet
     student: SmallResNet
+    tested: dict[str, dict[str, float]]
     training: dict[str, Any]
 
 
@@ -64,8 +67,7 @@ def load_demo_models() -> DemoModels:
         >>> models = load_demo_models()
         >>> models.student.training
         False
-        >>> measured = models.training["models"]
-        >>> measured["student"]["test"]["accuracy"] > measured["base"]["test"]["accuracy"]
+        >>> models.tested["student"]["accuracy"] > models.tested["base"]["accuracy"]
         True
     """
     networks = {}
@@ -74,7 +76,9 @@ def load_demo_models() -> DemoModels:
         network.load_state_dict(load(_read(f"{name}.safetensors")))
         networks[name] = network.eval()
     training = json.loads(_read("training.json"))
-    return DemoModels(**networks, training=training)
+    stages = {stage["name"]: stage["test"] for stage in training["stages"]}
+    tested = {name: stages[stage] for name, stage in DEMO_STAGES.items()}
+    return DemoModels(**networks, tested=tested, training=training)
 
 
 def load_demo_items() -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from captum_kd.demo.experiment import (
     Experiment,
     Localisation,
 )
+from captum_kd.demo.planted_cue import CUE_AGREEMENT
 from captum_kd.methods import METHODS, grad_cam, gradient_maps, upsample
 from captum_kd.report.page import png, render_page
 from captum_kd.report.tables import Cell, Table, score_table
@@ -58,7 +59,8 @@ def write_outcome(experiment: Experiment, folder: Path) -> Path:
         separation_figure=separation,
         maps_alt=f"Eight images with maps of {SHOWN_LAYER} by each method, item and cue outlined",
         layer=SHOWN_LAYER,
-        agreement=_chance_of_agreement(experiment),
+        # A cue that is drawn at random names the label by chance, too.
+        agreement=CUE_AGREEMENT + (1 - CUE_AGREEMENT) / len(FASHION_MNIST_CLASSES),
         scored=len(experiment.case.images),
         reference=REFERENCE_COUNT,
         perturbed=PERTURBED_COUNT,
@@ -89,10 +91,10 @@ def predictions_table(experiment: Experiment) -> Table:
     """Who follows the item and who follows the cue."""
     rows = []
     for p in experiment.predictions:
-        test = experiment.models.training["models"][p.model]["test"]
+        test = experiment.models.tested[p.model]
         cells = [p.accuracy, p.cue_agreement, test["accuracy"], test["cue_agreement"]]
         rows.append((p.model, [Cell(f"{value:.3f}") for value in cells]))
-    count, full = experiment.predictions[0].samples, experiment.models.training["test_images"]
+    count, full = experiment.predictions[0].samples, experiment.models.training["data"]["test_images"]
     return Table(
         "Accuracy, and how often the prediction is what the cue says (chance: 0.1)",
         [
@@ -215,12 +217,6 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "Python": platform.python_version(),
     }
-
-
-def _chance_of_agreement(experiment: Experiment) -> float:
-    """A cue that is drawn at random names the label by chance, too."""
-    planted: float = experiment.models.training["arguments"]["agreement"]
-    return planted + (1 - planted) / len(FASHION_MNIST_CLASSES)
 
 
 def _flat(row: ScoreRow) -> dict[str, Any]:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 ITEM_SIZE = 28
+# How often a biased image's cue is made to name the label.
+CUE_AGREEMENT = 0.95
 CUE_SIZE = 14
 NUM_CLASSES = 10
 IMAGE_MEAN = 0.3

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-_NEEDS_EXTRA = "captum-kd distill needs the extra 'distill': pip install 'captum-kd[distill]'."
+from captum_kd.errors import explained_errors
 
 
 @click.command()
@@ -96,25 +96,15 @@ _NEEDS_EXTRA = "captum-kd distill needs the extra 'distill': pip install 'captum
 )
 def distill(out: Path, root: Path, **options: Any) -> None:
     """Train a teacher, a base model and distilled students; the same command again resumes a stopped run."""
-    try:
+    hint = f"Models and epochs that were finished are intact in {out}; the same command goes on."
+    with explained_errors(hint):
         from captum_kd.distill.recipe import Recipe, distil
         from captum_kd.distill.training import TrainingSettings
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("lightning", "sklearn", "timm"):
-            raise click.ClickException(f"{_NEEDS_EXTRA} ({error})") from error
-        raise
-    names = TrainingSettings.__dataclass_fields__
-    try:
+
         options["weights"] = dict(_weight(text) for text in options["weights"])
+        names = TrainingSettings.__dataclass_fields__
         training = TrainingSettings(**{k: options.pop(k) for k in list(options) if k in names})
-        recipe = Recipe(training=training, **options)
-        record = distil(recipe, out, root=root, report=click.echo)
-    except (ValueError, TypeError) as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(
-            f"{error}. Models and epochs that were finished are intact in {out}; the same command goes on."
-        ) from error
+        record = distil(Recipe(training=training, **options), out, root=root, report=click.echo)
     click.echo(f"\n{_summary(record)}\n\nExplain it:  {record['explain']}")
 
 

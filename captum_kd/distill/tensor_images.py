@@ -19,15 +19,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from captum_kd.demo.planted_cue import NUM_CLASSES, normalise, plant_cues
+from captum_kd.demo.planted_cue import CUE_AGREEMENT, NUM_CLASSES, normalise, plant_cues
 from captum_kd.distill.image_data import ImageData
 from captum_kd.distill.splits import balanced_indices
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package ``dataset-fashion-mnist`` keeps its four ``.gz`` files."""
-
-CUE_AGREEMENT = 0.95
-"""How often, in the planted-cue training images, the cue is made to name the label."""
 
 
 class TensorImages(Dataset[tuple[Tensor, int]]):

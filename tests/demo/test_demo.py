@@ -122,7 +122,7 @@ def test_the_command(experiment: Experiment, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "file").write_text("in the way")
     blocked = run("demo", "--out", str(tmp_path / "file" / "out"))
     assert blocked.exit_code == 1
-    assert "Choose another folder with --out" in blocked.output
+    assert "choose another folder with --out" in blocked.output
 
 
 def test_help_names_the_command() -> None:

@@ -249,6 +249,19 @@ def test_bad_arguments(pets: Path, tmp_path: Path, arguments: list[str], message
     assert "Traceback" not in result.output
 
 
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [
+        name for name in sys.modules if name.startswith(("captum_kd.distill.", "captum_kd.explain"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    for command in (["distill", "--data", "cifar10", *OPTIONS], ["explain", str(tmp_path)]):
+        result = run(*command)
+        assert result.exit_code == 1
+        assert "needs the extra 'distill'" in result.output
+        assert "pip install 'captum-kd[distill]'" in result.output
+
+
 def test_folders_that_hold_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("do not touch")
     result = run("distill", "--data", "cifar10", *OPTIONS, "--out", str(tmp_path))
