@@ -35,7 +35,7 @@ class TrainingSettings:
 
     Args:
         epochs: Passes over the training images.
-        batch_size: Images a step.
+        batch_size: Images a step, on each device.
         optimizer: "sgd" or "adamw".
         learning_rate: The highest of the schedule.
         momentum: Of SGD.
@@ -228,6 +228,8 @@ def train_classifier(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
+        # Spawned processes end with a training; a run has many. Lightning brings the weights back.
+        strategy="ddp_spawn" if settings.devices > 1 else "auto",
         precision=settings.precision,  # type: ignore[arg-type]
         callbacks=[checkpoint, *([_TitledProgressBar(title)] if watched else [])],
         enable_progress_bar=watched,
@@ -259,7 +261,9 @@ def train_classifier(
     if trainer.interrupted:
         raise KeyboardInterrupt
     model.eval()
-    return module.history
+    # From the file, because with several devices the training was in other processes.
+    history: list[dict[str, float]] = torch.load(resume, "cpu", weights_only=True)["history"]
+    return history
 
 
 def predictions(model: nn.Module, data: Dataset[Any], settings: TrainingSettings) -> Tensor:

@@ -110,6 +110,19 @@ def test_every_optimizer_and_schedule_runs(tmp_path: Path, optimizer: Any, sched
     assert len(train_classifier(small_resnet(4, 3), 3, DATA, DATA, settings, tmp_path)) == 1
 
 
+def test_two_devices_train_one_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, teacher = small_resnet(4, 3), small_resnet(6, 3)
+    before = model.fc.weight.detach().clone()
+    guidance = Guidance("overhaul", model, teacher, ["layer3"], ["layer3"], IMAGES[:4])
+    settings = TrainingSettings(epochs=2, devices=2, **QUICK)
+    history = train_classifier(model, 3, DATA, DATA, settings, tmp_path, guidance=guidance)
+    assert len(history) == 2
+    assert not torch.equal(before, model.fc.weight)
+    accuracy = (predictions(model, DATA, settings) == TARGET).double().mean().item()
+    assert history[-1]["validation_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
 def test_large_seeds(tmp_path: Path) -> None:
     settings = TrainingSettings(epochs=1, **QUICK)
     assert train_classifier(small_resnet(4, 3), 3, DATA, DATA, settings, tmp_path, seed=2**20)
