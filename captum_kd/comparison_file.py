@@ -26,7 +26,7 @@ def write_comparison(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> 
     """
     tensors = {name: value for name, value in parts.items() if isinstance(value, Tensor)}
     # Safetensors keys are flat, so a list says what the numbered maps are.
-    numbered = []
+    numbered: list[tuple[str, str, str]] = []
     for student, layers in parts["maps"].items():
         for layer, methods in layers.items():
             for method, (ours, theirs) in methods.items():
@@ -37,9 +37,8 @@ def write_comparison(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> 
     content["numbered_maps"] = numbered
     metadata = {"format": _FORMAT, "comparison": json.dumps(content)}
     # Safetensors refuse tensors that share memory.
-    save_file(
-        {name: value.clone().contiguous() for name, value in tensors.items()}, os.fspath(path), metadata
-    )
+    own = {name: value.clone().contiguous() for name, value in tensors.items()}
+    save_file(own, os.fspath(path), metadata)
 
 
 def read_comparison(path: str | os.PathLike[str]) -> dict[str, Any]:

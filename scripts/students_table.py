@@ -29,10 +29,8 @@ def main(runs: tuple[Path, ...]) -> None:
             found = [stage for stage in stages if stage["name"] == name]
             cells = [_cell([stage["test"][measure] for stage in found]) for measure in measures]
             rows.append((name, [Cell(found[0]["architecture"]), *cells]))
-        caption = (
-            f"{data['name']}: {data['training_images']} images in {record['arguments']['folds']} folds, tested on "
-            f"{data['test_images']}"
-        )
+        folds = record["arguments"]["folds"]
+        caption = f"{data['name']}: {data['training_images']} images in {folds} folds, tested on {data['test_images']}"
         heads = ["model", "architecture", *(measure.replace("_", " ") for measure in measures)]
         click.echo(Table(caption, heads, rows).to_markdown() + "\n")
 

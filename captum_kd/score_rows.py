@@ -1,0 +1,127 @@
+"""FSS and RS of every layer from streamed features, as plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_kd.functional.perturbation import road
+from captum_kd.metrics import Score, score_with_statistics
+from captum_kd.pair_maps import Pair
+from captum_kd.streaming import ModelLayers, Stream, layer_features
+
+BASE, TEACHER = "base", "teacher"
+
+# A student, a direction and the index of a layer.
+KeptKey = tuple[str, str, int]
+Record = dict[str, Any]
+
+
+class KeptFeatures:
+    """Features of images reduced to the pixels that maps rank highest, the others imputed (ROAD).
+
+    The maps are those of :meth:`UniCAM.recommended`, which sees no labels, so relevance of what they keep is
+    not circular. Distilled maps reduce the images for the student, residual maps for the base model.
+
+    Args:
+        pairs: Each student with the base model.
+        pool: Grid that activations are averaged on.
+        share: Share of the pixels that is kept.
+        seed: Of the noise on imputed pixels.
+    """
+
+    def __init__(self, pairs: Mapping[str, Pair], pool: int, share: float, seed: int) -> None:
+        self.pairs = pairs
+        self.methods = {name: pair.recommended() for name, pair in pairs.items()}
+        self.pool = pool
+        generator = torch.Generator().manual_seed(seed)
+        self.reduce = partial(road, share=share, generator=generator)
+
+    def __call__(self, images: Tensor) -> dict[KeptKey, Tensor]:
+        """Features ``(n, d)`` of a batch, of each layer that has positions."""
+        features = {}
+        for name, pair in self.pairs.items():
+            both = self.methods[name].attribute_all(images)
+            models = ((pair.student, pair.layers, "student"), (pair.base, pair.base_layers, "base model"))
+            for side, maps, (model, layers, role) in zip(both._fields, both, models, strict=True):
+                for i, layer_maps in enumerate(maps):
+                    if layer_maps.dim() == 4:
+                        explained = ModelLayers(model, [layers[i]], role)
+                        kept = self.reduce(images, layer_maps)
+                        features[name, side, i] = layer_features(explained, kept, self.pool)[0][0]
+        return features
+
+
+def score_rows(
+    found: Stream,
+    students: tuple[str, ...],
+    layers: list[str],
+    labels: Tensor,
+    *,
+    seed: int,
+    **options: Any,
+) -> Iterator[Record]:
+    """Every quantity of every student and layer, see :func:`captum_kd.compare`.
+
+    Args:
+        found: The features of the students by name, of "base" and, where there is one, of "teacher".
+        students: Their names.
+        layers: Names of the layers.
+        labels: Label embeddings ``(n, d)``.
+        seed: Every score draws half-samples and permutations from a generator of its own with this seed.
+        **options: Of :func:`~captum_kd.metrics.score_with_statistics`.
+
+    Yields:
+        Records with the keys student, layer and quantity and the fields of
+        :class:`~captum_kd.metrics.Score`, student by student and layer by layer. What does not depend on
+        the student is computed once, and is in the records of each.
+    """
+    features = found.features
+    shared: dict[tuple[str, int], Score] = {}
+
+    def score(x: Tensor, y: Tensor, **more: Any) -> Score:
+        generator = torch.Generator().manual_seed(seed)
+        return score_with_statistics(x, y, generator=generator, **options, **more)
+
+    def once(quantity: str, i: int, x: Tensor, y: Tensor, **more: Any) -> tuple[str, Score]:
+        if (quantity, i) not in shared:
+            shared[quantity, i] = score(x, y, **more)
+        return quantity, shared[quantity, i]
+
+    def quantities(name: str, i: int) -> Iterator[tuple[str, Score]]:
+        student, base = features[name][i], features[BASE][i]
+        yield "FSS", score(student, base, estimator="biased")
+        yield "RS student", score(student, labels)
+        yield once("RS base", i, base, labels)
+        yield "RS distilled", score(student, labels, given=base)
+        yield "RS residual", score(base, labels, given=student)
+        for side in ("distilled", "residual"):
+            if (name, side, i) in found.extra:
+                yield f"RS kept by {side} maps", score(found.extra[name, side, i], labels)
+        if TEACHER in features:
+            teacher = features[TEACHER][i]
+            yield once("RS teacher", i, teacher, labels)
+            yield "FSS teacher and student", score(teacher, student, estimator="biased")
+            yield once("FSS teacher and base", i, teacher, base, estimator="biased")
+        if len(layers) > 1:
+            progression = f"dCor with {layers[-1]}, "
+            yield progression + "student", score(student, features[name][-1])
+            for other in (BASE, TEACHER):
+                if other in features:
+                    yield once(progression + other, i, features[other][i], features[other][-1])
+
+    for name in students:
+        for i, layer in enumerate(layers):
+            for quantity, result in quantities(name, i):
+                yield {"student": name, "layer": layer, "quantity": quantity, **result._asdict()}
+
+
+def record_count(found: Stream, students: tuple[str, ...], layers: list[str]) -> int:
+    """How many records :func:`score_rows` yields."""
+    teacher = TEACHER in found.features
+    each = 5 + 3 * teacher + (2 + teacher if len(layers) > 1 else 0)
+    return each * len(students) * len(layers) + len(found.extra)
