@@ -30,7 +30,7 @@ def main(runs: tuple[Path, ...]) -> None:
             cells = [_cell([stage["test"][measure] for stage in found]) for measure in measures]
             rows.append((name, [Cell(found[0]["architecture"]), *cells]))
         folds = record["arguments"]["folds"]
-        caption = f"{data['name']}: {data['training_images']} images in {folds} folds, tested on {data['test_images']}"
+        caption = f"{data['name']}: {data['training_images']} images, {folds} folds, {data['test_images']} test images"
         heads = ["model", "architecture", *(measure.replace("_", " ") for measure in measures)]
         click.echo(Table(caption, heads, rows).to_markdown() + "\n")
 
