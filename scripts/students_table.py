@@ -29,8 +29,8 @@ def main(runs: tuple[Path, ...]) -> None:
             found = [stage for stage in stages if stage["name"] == name]
             cells = [_cell([stage["test"][measure] for stage in found]) for measure in measures]
             rows.append((name, [Cell(found[0]["architecture"]), *cells]))
-        folds = record["arguments"]["folds"]
-        caption = f"{data['name']}: {data['training_images']} images, {folds} folds, {data['test_images']} test images"
+        folds, trained, tested = record["arguments"]["folds"], data["training_images"], data["test_images"]
+        caption = f"{data['name']}: {trained} images in {folds} folds, tested on {tested}"
         heads = ["model", "architecture", *(measure.replace("_", " ") for measure in measures)]
         click.echo(Table(caption, heads, rows).to_markdown() + "\n")
 
