@@ -90,7 +90,7 @@ def explain(run: Path, student: str | None, fold: int, images: int, root: Path, 
     for row in found.scores:
         s = row.score
         value = f"{s.value:7.3f}  [{s.low:.3f}, {s.high:.3f}]"
-        click.echo(f"  {row.layer:8s} {row.quantity:22s} {value:26s} null {s.null:.3f}")
+        click.echo(f"  {row.layer:8s} {row.quantity:22s} {value:26s} null {round(s.null, 3) + 0.0:.3f}")
     click.echo(f"Open the report: {report.resolve().as_uri()}")
 
 

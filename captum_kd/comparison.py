@@ -20,7 +20,7 @@ from captum_kd.comparison_figures import maps_figure, scores_figure
 from captum_kd.comparison_file import Maps, read_comparison, write_comparison
 from captum_kd.metrics import Score
 from captum_kd.report.page import png, render_page
-from captum_kd.report.tables import Cell, Table
+from captum_kd.report.tables import Cell, Table, score_cell
 
 COLUMNS = ("student", "layer", "quantity", *Score._fields)
 MAIN_QUANTITIES = ("FSS", "RS student", "RS base", "RS distilled", "RS residual")
@@ -240,7 +240,7 @@ class Comparison:
         return Table(caption, [head, *MAIN_QUANTITIES], rows)
 
     def _scores_of(self, student: str) -> Table:
-        cells = {(row["quantity"], row["layer"]): _cell(_score(row)) for row in self._of(student)}
+        cells = {(row["quantity"], row["layer"]): score_cell(_score(row)) for row in self._of(student)}
         rows = [
             (q, [cells.get((q, layer), Cell("")) for layer in self.layers]) for q in self._quantities(student)
         ]
@@ -270,13 +270,6 @@ def _known(name: str, names: tuple[str, ...], option: str) -> str:
 
 def _score(row: dict[str, Any]) -> Score:
     return Score(*(row[field] for field in Score._fields))
-
-
-def _cell(score: Score) -> Cell:
-    # Adding zero turns "-0.000" into "0.000".
-    value, null = (round(x, 3) + 0.0 for x in (score.value, score.null))
-    low, high = (round(x, 2) + 0.0 for x in (score.low, score.high))
-    return Cell(f"{value:.3f}", f"{low:.2f} to {high:.2f}; null {null:.3f}")
 
 
 def _data_url(figure: Figure) -> str:

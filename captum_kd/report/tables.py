@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from captum_kd.metrics import Score
 from captum_kd.scores import ScoreRow
 
 
@@ -61,12 +62,21 @@ class Table(NamedTuple):
 
 def score_table(rows: Sequence[ScoreRow], caption: str) -> Table:
     """Scores as a table: a row per quantity, a column per layer, with interval and null in small print."""
-    layers = list(dict.fromkeys(row.layer for row in rows))
-    cells: dict[str, list[Cell]] = {}
-    for quantity, _, s in rows:
-        note = f"{s.low:.2f} to {s.high:.2f}; null {s.null:.3f}"
-        cells.setdefault(quantity, []).append(Cell(f"{s.value:.3f}", note))
-    return Table(caption, ["quantity", *layers], list(cells.items()))
+    cells = {(quantity, layer): score_cell(score) for quantity, layer, score in rows}
+    quantities, layers = (dict.fromkeys(key[i] for key in cells) for i in range(2))
+    return Table(
+        caption,
+        ["quantity", *layers],
+        [(quantity, [cells.get((quantity, layer), Cell("")) for layer in layers]) for quantity in quantities],
+    )
+
+
+def score_cell(score: Score) -> Cell:
+    """A score with its interval and null in small print."""
+    # Adding zero turns "-0.000" into "0.000".
+    value, null = (round(x, 3) + 0.0 for x in (score.value, score.null))
+    low, high = (round(x, 2) + 0.0 for x in (score.low, score.high))
+    return Cell(f"{value:.3f}", f"{low:.2f} to {high:.2f}; null {null:.3f}")
 
 
 def _row(texts: Sequence[str]) -> str:
