@@ -94,4 +94,18 @@ def explain(run: Path, student: str | None, fold: int, images: int, root: Path, 
     click.echo(f"Open the report: {report.resolve().as_uri()}")
 
 
+@main.command()
+@click.argument("architecture", metavar="ARCH")
+@click.option("--image-size", type=click.IntRange(8), default=224, show_default=True, help="In pixels.")
+def layers(architecture: str, image_size: int) -> None:
+    """List the layers of ARCH by name, with the shape that one image gives: channels x positions."""
+    with explained_errors():
+        from captum_kd.distill.architectures import build_classifier, layer_shapes
+
+        shapes = layer_shapes(build_classifier(architecture, 2), image_size)
+    width = max(map(len, shapes), default=0)
+    for name, shape in shapes.items():
+        click.echo(f"{name:{width}s}  {' x '.join(map(str, shape))}")
+
+
 main.add_command(distill)

@@ -150,11 +150,7 @@ def plot_intervals(
             name, (1, height), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom"
         )
     axes.set_xticks(np.arange(len(groups)), groups)
-    axes.set_ylabel(ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    if title:
-        axes.set_title(title, fontsize=10)
+    _label(axes, ylabel, title)
     return figure, axes
 
 
@@ -194,12 +190,16 @@ def plot_curves(
             axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _label(axes, ylabel, title)
+    return figure, axes
+
+
+def _label(axes: Any, ylabel: str, title: str | None) -> None:
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     if title:
         axes.set_title(title, fontsize=10)
-    return figure, axes
 
 
 def _draw_outlines(panel: Any, outlines: Sequence[Outline], row: int) -> None:

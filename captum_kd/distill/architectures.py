@@ -6,10 +6,12 @@ import difflib
 import importlib
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import timm
+import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from captum_kd.demo.networks import small_resnet
 
@@ -93,6 +95,40 @@ def default_layers(model: nn.Module) -> list[str]:
         f"The stages of {type(model).__name__} are not known. Name its layers, for instance with --layers; "
         f"its modules are {', '.join(name for name, _ in model.named_children())} and those within."
     )
+
+
+def layer_shapes(model: nn.Module, image_size: int) -> dict[str, tuple[int, ...]]:
+    """The layers that maps and feature losses can take, with the shape of their output for one image.
+
+    Args:
+        model: A classifier; it is left in evaluation mode.
+        image_size: Height and width of the image in pixels.
+
+    Returns:
+        Name to ``(channels, *positions)``, in the order in which they run; a layer that runs several times
+        has its last shape. Layers with another kind of output are left out.
+
+    Example:
+        >>> layer_shapes(build_classifier("small_resnet4", 2), 32)["layer4"]
+        (32, 2, 2)
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() >= 3:
+            shapes.pop(name, None)
+            shapes[name] = tuple(output.shape[1:])
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                hook = module.register_forward_hook(
+                    lambda _module, _inputs, output, name=name: note(name, output)
+                )
+                stack.callback(hook.remove)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, image_size, image_size))
+    return shapes
 
 
 def _torchvision_names() -> list[str]:

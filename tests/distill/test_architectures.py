@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import timm
 import torch
+from click.testing import CliRunner
 from torch import nn
 
+from captum_kd.cli import main
 from captum_kd.demo.networks import SmallResNet
-from captum_kd.distill.architectures import build_classifier, default_layers
+from captum_kd.distill.architectures import build_classifier, default_layers, layer_shapes
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,22 @@ def test_bad_names(name: str, error: type[Exception], message: str) -> None:
 def test_pretrained_weights_of_a_network_without_any() -> None:
     with pytest.raises(ValueError, match="small_resnet4 has no pre-trained weights"):
         build_classifier("small_resnet4", 2, pretrained=True)
+
+
+def test_layers_are_listed_with_their_shapes_in_running_order() -> None:
+    model = build_classifier("resnet18", 2)
+    shapes = layer_shapes(model, 64)
+    assert shapes["conv1"] == (64, 32, 32)
+    assert shapes["layer3"] == (256, 4, 4)
+    assert "fc" not in shapes, "one number a class has no positions"
+    names = list(shapes)
+    assert names.index("layer1") < names.index("layer2.0.conv1") < names.index("layer2")
+    assert not any(module._forward_hooks for module in model.modules())
+    result = CliRunner().invoke(main, ["layers", "small_resnet4", "--image-size", "32"])
+    assert re.search(r"^layer2 +8 x 8 x 8$", result.output, re.M)
+    missing = CliRunner().invoke(main, ["layers", "resnt18"])
+    assert missing.exit_code == 1
+    assert "Near matches" in missing.output
 
 
 def test_stages_are_the_default_layers() -> None:
