@@ -14,7 +14,7 @@ from captum_kd.demo.localization import auc_from_ranks, energy_share, pixel_rank
 from captum_kd.demo.planted_cue import PlantedCues, normalise
 from captum_kd.functional import road
 from captum_kd.labels import embedding_rows
-from captum_kd.methods import METHODS, Case, MapPair, upsample
+from captum_kd.methods import METHODS, Case, LayerMaps, MapPair, upsample
 from captum_kd.metrics import score_with_statistics
 from captum_kd.scores import ScoreRow, pooled_features, score_layer
 
@@ -93,7 +93,7 @@ def steps() -> Iterator[tuple[str, Any]]:
     kept = []
     for layer in LAYERS:
         yield f"RS of what maps keep: {layer}", None
-        kept += score_kept(case, layer, truth, maps["UniCAM, uniqueness"])
+        kept += score_kept(case, layer, truth, maps["UniCAM, uniqueness"], maps["random maps"][0])
     yield (
         "done",
         Experiment(truth, models, case, maps, predictions, localisation, scores, kept),
@@ -138,12 +138,22 @@ def localise(method: str, pair: MapPair, truth: PlantedCues) -> list[Localisatio
     return rows
 
 
-def score_kept(case: Case, layer: str, truth: PlantedCues, pair: MapPair) -> list[ScoreRow]:
-    """RS of the images reduced by ROAD to the 20 % of pixels that a map ranks highest (Eq. 7)."""
+def score_kept(case: Case, layer: str, truth: PlantedCues, pair: MapPair, noise: LayerMaps) -> list[ScoreRow]:
+    """RS of the images reduced by ROAD to the 20 % of pixels that a map ranks highest (Eq. 7).
+
+    Random maps of the layer's resolution are the baseline: imputation restores much of an image from pixels
+    that lie scattered.
+    """
     score = partial(score_with_statistics, generator=torch.Generator().manual_seed(0))
     rows = []
     images = case.images[:PERTURBED_COUNT]
-    for side, model, maps in (("distilled", case.student, pair[0]), ("residual", case.base, pair[1])):
+    sides = (
+        ("distilled maps", case.student, pair[0]),
+        ("residual maps", case.base, pair[1]),
+        ("random maps, student", case.student, noise),
+        ("random maps, base", case.base, noise),
+    )
+    for side, model, maps in sides:
         kept = road(
             images,
             maps[layer][:PERTURBED_COUNT],
@@ -153,5 +163,5 @@ def score_kept(case: Case, layer: str, truth: PlantedCues, pair: MapPair) -> lis
         features = pooled_features(model, layer, kept)
         for word, classes in (("item", truth.labels), ("cue", truth.cues)):
             labels = embedding_rows(None, classes[:PERTURBED_COUNT])
-            rows.append(ScoreRow(f"RS({word}) kept by {side} maps", layer, score(features, labels)))
+            rows.append(ScoreRow(f"RS({word}) kept by {side}", layer, score(features, labels)))
     return rows
