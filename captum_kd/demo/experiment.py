@@ -147,21 +147,23 @@ def score_kept(case: Case, layer: str, truth: PlantedCues, pair: MapPair, noise:
     score = partial(score_with_statistics, generator=torch.Generator().manual_seed(0))
     rows = []
     images = case.images[:PERTURBED_COUNT]
+    student, base = ("student", case.student), ("base", case.base)
     sides = (
-        ("distilled maps", case.student, pair[0]),
-        ("residual maps", case.base, pair[1]),
-        ("random maps, student", case.student, noise),
-        ("random maps, base", case.base, noise),
+        ("distilled", pair[0], [student]),
+        ("residual", pair[1], [base]),
+        ("random", noise, [student, base]),
     )
-    for side, model, maps in sides:
+    for side, maps, models in sides:
         kept = road(
             images,
             maps[layer][:PERTURBED_COUNT],
             share=KEPT_SHARE,
             generator=torch.Generator().manual_seed(0),
         )
-        features = pooled_features(model, layer, kept)
-        for word, classes in (("item", truth.labels), ("cue", truth.cues)):
-            labels = embedding_rows(None, classes[:PERTURBED_COUNT])
-            rows.append(ScoreRow(f"RS({word}) kept by {side}", layer, score(features, labels)))
+        for name, model in models:
+            features = pooled_features(model, layer, kept)
+            which = f"{side} maps, {name}" if len(models) > 1 else f"{side} maps"
+            for word, classes in (("item", truth.labels), ("cue", truth.cues)):
+                labels = embedding_rows(None, classes[:PERTURBED_COUNT])
+                rows.append(ScoreRow(f"RS({word}) kept by {which}", layer, score(features, labels)))
     return rows
