@@ -28,7 +28,9 @@ def main() -> None:
 )
 def demo(out: Path) -> None:
     """Explain a distilled student on embedded images whose truth is known (offline, under a minute)."""
-    # Here, because they take seconds to import and --help should not wait.
+    with explained_errors(f"Could not write to {out}; choose another folder with --out."):
+        out.mkdir(parents=True, exist_ok=True)  # now, not after half a minute of work
+    # Here, because --help does not need them.
     import torch
     from tqdm import tqdm
 
@@ -77,6 +79,8 @@ def explain(run: Path, student: str | None, fold: int, images: int, root: Path, 
         from captum_kd.distill.run_folder import read_run
         from captum_kd.explain import explain_run, steps_of, write_explanation
 
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)  # now, not after the work
         found = None
         named = explain_run(run, root=root, student=student, fold=fold, count=images)
         with tqdm(named, total=steps_of(run), unit="step", leave=False) as progress:
