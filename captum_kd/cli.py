@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -10,12 +12,15 @@ import click
 import captum_kd
 from captum_kd.distill.command import distill
 from captum_kd.errors import explained_errors
+from captum_kd.explain.command import explain
 
 
 @click.group()
 @click.version_option(captum_kd.__version__)
 def main() -> None:
     """Explain what knowledge distillation changed in a model."""
+    # As `python -m` does, so that package.module:factory is found in the folder where one works.
+    sys.path.append(os.getcwd())
 
 
 @main.command()
@@ -51,60 +56,12 @@ def demo(out: Path) -> None:
 
 
 @main.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--student", help="Which student of the run, for instance student-attention.  [default: the first]"
-)
-@click.option("--fold", type=click.IntRange(1), default=1, show_default=True)
-@click.option(
-    "--images", type=click.IntRange(8), default=256, show_default=True, help="Test images to score."
-)
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    help="Where named data sets are.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the report.  [default: RUN/explain/fold1-STUDENT]",
-)
-def explain(run: Path, student: str | None, fold: int, images: int, root: Path, out: Path | None) -> None:
-    """Explain a student of the distillation run in the folder RUN."""
-    from tqdm import tqdm
-
-    with explained_errors("Choose another folder with --out."):
-        from captum_kd.distill.run_folder import read_run
-        from captum_kd.explain import explain_run, steps_of, write_explanation
-
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)  # now, not after the work
-        found = None
-        named = explain_run(run, root=root, student=student, fold=fold, count=images)
-        with tqdm(named, total=steps_of(run), unit="step", leave=False) as progress:
-            for name, result in progress:
-                progress.set_description(name)
-                found = result
-        assert found is not None
-        out = out or run / "explain" / f"fold{fold}-{found.name}"
-        command = f"captum-kd explain {run} --student {found.name} --fold {fold} --images {images}"
-        report = write_explanation(found, read_run(run), out, command)
-    for row in found.scores:
-        s = row.score
-        value = f"{s.value:7.3f}  [{s.low:.3f}, {s.high:.3f}]"
-        click.echo(f"  {row.layer:8s} {row.quantity:22s} {value:26s} null {round(s.null, 3) + 0.0:.3f}")
-    click.echo(f"Open the report: {report.resolve().as_uri()}")
-
-
-@main.command()
 @click.argument("architecture", metavar="ARCH")
 @click.option("--image-size", type=click.IntRange(8), default=224, show_default=True, help="In pixels.")
 def layers(architecture: str, image_size: int) -> None:
     """List the layers of ARCH by name, with the shape that one image gives: channels x positions."""
     with explained_errors():
-        from captum_kd.distill.architectures import build_classifier, layer_shapes
+        from captum_kd.architectures import build_classifier, layer_shapes
 
         shapes = layer_shapes(build_classifier(architecture, 2), image_size)
     width = max(map(len, shapes), default=0)
@@ -113,3 +70,4 @@ def layers(architecture: str, image_size: int) -> None:
 
 
 main.add_command(distill)
+main.add_command(explain)

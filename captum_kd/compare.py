@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from tqdm import tqdm
 import captum_kd
 from captum_kd.capture import undisturbed
 from captum_kd.comparison import Comparison
+from captum_kd.feature_cache import FeatureCache
 from captum_kd.labels import LabelEmbeddings, embedding_rows
 from captum_kd.layers import check_membership, find_layer, layer_name
 from captum_kd.pair_maps import MapMethod, Pair, TwoMaps, resolve_methods
@@ -45,6 +47,7 @@ def compare(
     permutations: int = 199,
     seed: int = 0,
     device: torch.device | str | None = None,
+    cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Compare one student or several with their base model: FSS, RS and maps at every layer.
@@ -63,8 +66,9 @@ def compare(
     - With a teacher: "FSS teacher and student", "FSS teacher and base" (biased), "RS teacher", and
       "dCor with LAYER, teacher".
     - With ``kept_share``: "RS kept by distilled maps" (of the student, on images reduced to what
-      :meth:`UniCAM.recommended` marks) and "RS kept by residual maps" (of the base model). A map that is zero
-      all over keeps scattered pixels, from which imputation restores much of an image.
+      :meth:`UniCAM.recommended` marks) and "RS kept by residual maps" (of the base model), to be read beside
+      "RS kept by random maps, student" and "..., base": imputation restores much of an image from scattered
+      pixels, which is also what a map that is zero all over keeps.
 
     Args:
         student: The student, or a mapping of names to several students.
@@ -88,12 +92,14 @@ def compare(
         shown: Number of images, the first ones, that maps are made of.
         pool: Features are the activations averaged on a grid of this size; 1 is global pooling.
         kept_share: Share of pixels, for instance 0.2, for the scores of what maps keep, the others being
-            imputed (ROAD). Each layer costs two more forwards. None: these are not computed.
+            imputed (ROAD). Each layer costs four more forwards. None: these are not computed.
         confidence: Nominal coverage of the intervals.
         resamples: Half-samples for an interval.
         permutations: Permutations for a null.
         seed: Of half-samples, permutations and imputation noise.
         device: Where images are moved to. None: where the base model is.
+        cache: Folder to keep each batch's features in, so that the same call goes on after an interruption;
+            what belongs to other weights, layers, options or images is not used. The folder may be deleted.
         progress: Show progress bars.
 
     Returns:
@@ -149,7 +155,12 @@ def compare(
         }
         kept = None if kept_share is None else KeptFeatures(pairs, pool, kept_share, seed)
         check = partial(embedding_rows, label_embeddings)
-        found = stream(models, batches, pool=pool, shown=shown, check=check, extra=kept)
+        remember = None
+        if cache is not None:
+            given = [v for batch in held_out for v in (batch if isinstance(batch, tuple) else (batch,))]
+            depends_on = {"pool": pool, "kept_share": kept_share, "seed": seed}
+            remember = FeatureCache(cache, models, depends_on, given)
+        found = stream(models, batches, pool=pool, shown=shown, check=check, extra=kept, remember=remember)
         options = {"confidence": confidence, "resamples": resamples, "permutations": permutations}
         records = score_rows(
             found,
@@ -181,7 +192,7 @@ def compare(
         "versions": {library.__name__: library.__version__ for library in (captum_kd, captum, torch)},
     }
     sides = {name: method.sides for name, method in map_methods.items()}
-    shown_images, shown_labels = (value.cpu() for value in found.shown)
+    shown_images, shown_labels = _plottable(found.shown.images), found.shown.target.cpu()
     return Comparison(rows, found.accuracy, shown_images, shown_labels, maps, sides, settings)
 
 
@@ -201,8 +212,13 @@ def _maps(
         for name, method in tqdm(methods.items(), "maps", leave=False, disable=not progress):
             results = method.maps(pair.only(spatial), *found.shown)
             for i, (ours, theirs) in zip(spatial, results, strict=True):
-                maps[names[i]][name] = (ours.cpu(), theirs.cpu())
+                maps[names[i]][name] = (_plottable(ours), _plottable(theirs))
     return maps
+
+
+def _plottable(values: Tensor) -> Tensor:
+    """On the CPU, in a precision that figures and files can hold."""
+    return values.cpu() if values.dtype == torch.float64 else values.float().cpu()
 
 
 def _students(student: nn.Module | Mapping[str, nn.Module]) -> dict[str, nn.Module]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,11 @@ from captum_kd.pair_maps import Pair
 from captum_kd.streaming import ModelLayers, Stream, layer_features
 
 BASE, TEACHER = "base", "teacher"
+# What keeps pixels, as the names of quantities say it.
+KEPT_BY = ("distilled maps", "residual maps")
+RANDOMLY_KEPT_BY = ("random maps, student", "random maps, base")
 
-# A student, a direction and the index of a layer.
+# A student, what keeps pixels, and the index of a layer.
 KeptKey = tuple[str, str, int]
 Record = dict[str, Any]
 
@@ -25,34 +27,39 @@ class KeptFeatures:
     """Features of images reduced to the pixels that maps rank highest, the others imputed (ROAD).
 
     The maps are those of :meth:`UniCAM.recommended`, which sees no labels, so relevance of what they keep is
-    not circular. Distilled maps reduce the images for the student, residual maps for the base model.
+    not circular. Distilled maps reduce the images for the student, residual maps for the base model; random
+    maps of the layer's resolution, for each of the two, are the baseline.
 
     Args:
         pairs: Each student with the base model.
         pool: Grid that activations are averaged on.
         share: Share of the pixels that is kept.
-        seed: Of the noise on imputed pixels.
+        seed: Of the noise on imputed pixels, and of the random maps.
     """
 
     def __init__(self, pairs: Mapping[str, Pair], pool: int, share: float, seed: int) -> None:
         self.pairs = pairs
         self.methods = {name: pair.recommended() for name, pair in pairs.items()}
-        self.pool = pool
-        generator = torch.Generator().manual_seed(seed)
-        self.reduce = partial(road, share=share, generator=generator)
+        self.pool, self.share, self.seed = pool, share, seed
 
     def __call__(self, images: Tensor) -> dict[KeptKey, Tensor]:
         """Features ``(n, d)`` of a batch, of each layer that has positions."""
+        # Of each batch its own, so that a batch gives the same whatever came before it.
+        imputed, random = (torch.Generator().manual_seed(self.seed) for _ in range(2))
         features = {}
         for name, pair in self.pairs.items():
             both = self.methods[name].attribute_all(images)
             models = ((pair.student, pair.layers, "student"), (pair.base, pair.base_layers, "base model"))
-            for side, maps, (model, layers, role) in zip(both._fields, both, models, strict=True):
+            for side, word, maps, (model, layers, role) in zip(
+                KEPT_BY, RANDOMLY_KEPT_BY, both, models, strict=True
+            ):
                 for i, layer_maps in enumerate(maps):
                     if layer_maps.dim() == 4:
                         explained = ModelLayers(model, [layers[i]], role)
-                        kept = self.reduce(images, layer_maps)
-                        features[name, side, i] = layer_features(explained, kept, self.pool)[0][0]
+                        noise = torch.rand(layer_maps.shape, generator=random).to(layer_maps)
+                        for key, values, draws in ((side, layer_maps, imputed), (word, noise, random)):
+                            kept = road(images, values, share=self.share, generator=draws)
+                            features[name, key, i] = layer_features(explained, kept, self.pool)[0][0]
         return features
 
 
@@ -99,9 +106,9 @@ def score_rows(
         yield once("RS base", i, base, labels)
         yield "RS distilled", score(student, labels, given=base)
         yield "RS residual", score(base, labels, given=student)
-        for side in ("distilled", "residual"):
-            if (name, side, i) in found.extra:
-                yield f"RS kept by {side} maps", score(found.extra[name, side, i], labels)
+        for keeper in (*KEPT_BY, *RANDOMLY_KEPT_BY):
+            if (name, keeper, i) in found.extra:
+                yield f"RS kept by {keeper}", score(found.extra[name, keeper, i], labels)
         if TEACHER in features:
             teacher = features[TEACHER][i]
             yield once("RS teacher", i, teacher, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +35,15 @@ class ModelLayers(NamedTuple):
     model: nn.Module
     layers: list[nn.Module]
     role: str
+
+
+class BatchFeatures(NamedTuple):
+    """What one batch gave: each model's features and dimensions per layer, and hits, extras."""
+
+    features: dict[str, list[Tensor]]
+    dimensions: dict[str, list[int]]
+    right: dict[str, Tensor]
+    extra: dict[Any, Tensor]
 
 
 class Stream(NamedTuple):
@@ -166,6 +176,22 @@ def layer_features(explained: ModelLayers, images: Tensor, pool: int) -> tuple[l
     return features, [a.dim() for a in captured.activations], captured.output
 
 
+def compute_batch(
+    models: Mapping[str, ModelLayers],
+    batch: Batch,
+    pool: int,
+    extra: Callable[[Tensor], dict[Any, Tensor]] | None = None,
+) -> BatchFeatures:
+    """Run every model once on a batch; arguments as of :func:`stream`."""
+    features, dimensions, right = {}, {}, {}
+    for name, explained in models.items():
+        features[name], dimensions[name], output = layer_features(explained, batch.images, pool)
+        target = class_indices(batch.target, output, len(batch.target), explained.role)
+        if has_class_scores(output):
+            right[name] = output.argmax(dim=1) == target
+    return BatchFeatures(features, dimensions, right, {} if extra is None else extra(batch.images))
+
+
 def stream(
     models: Mapping[str, ModelLayers],
     batches: Iterable[Batch],
@@ -174,6 +200,7 @@ def stream(
     shown: int,
     check: Callable[[Tensor], Any],
     extra: Callable[[Tensor], dict[Any, Tensor]] | None = None,
+    remember: Callable[[int, Batch, Callable[[], BatchFeatures]], BatchFeatures] | None = None,
 ) -> Stream:
     """Run every model once on every batch and keep what scores need.
 
@@ -184,41 +211,38 @@ def stream(
         shown: How many of the first samples are kept as images.
         check: Called with each batch's target; raises if it is not valid.
         extra: Called with each batch's images; gives further tensors with a row per sample.
+        remember: Called with the number of a batch, the batch, and what computes its features.
 
     Raises:
         ValueError: No images, too few for scores, or all of one class; a target that no output stands for.
     """
-    features: dict[str, list[list[Tensor]]] = {name: [] for name in models}
-    right: dict[str, list[Tensor]] = {name: [] for name in models}
-    dimensions: dict[str, list[int]] = {}
+    found: list[BatchFeatures] = []
     targets: list[Tensor] = []
     images: list[Tensor] = []
-    extras: list[dict[Any, Tensor]] = []
-    for batch in batches:
+    for index, batch in enumerate(batches):
         check(batch.target)
-        for name, explained in models.items():
-            found, dimensions[name], output = layer_features(explained, batch.images, pool)
-            target = class_indices(batch.target, output, len(batch.target), explained.role)
-            features[name].append(found)
-            if has_class_scores(output):
-                right[name].append(output.argmax(dim=1) == target)
+        compute = partial(compute_batch, models, batch, pool, extra)
+        found.append(compute() if remember is None else remember(index, batch, compute))
         missing = shown - sum(map(len, images))
         if missing > 0 or not images:
             images.append(batch.images[: max(missing, 0)].clone())
         targets.append(batch.target)
-        if extra is not None:
-            extras.append(extra(batch.images))
     if not targets:
         raise ValueError("data gave no images to score. Check that the folder or DataLoader is not empty.")
     target = torch.cat(targets)
     _check_scorable(target)
+    scored = [name for name in models if all(name in batch.right for batch in found)]
+    right = {name: torch.cat([batch.right[name] for batch in found]) for name in scored}
     return Stream(
-        {name: [torch.cat(parts) for parts in zip(*found, strict=True)] for name, found in features.items()},
-        dimensions,
-        {name: torch.cat(r).double().mean().item() if r else None for name, r in right.items()},
+        {
+            name: [torch.cat(parts) for parts in zip(*(b.features[name] for b in found), strict=True)]
+            for name in models
+        },
+        found[-1].dimensions,
+        {name: right[name].double().mean().item() if name in right else None for name in models},
         target,
         Batch(torch.cat(images), target[:shown]),
-        {key: torch.cat([e[key] for e in extras]) for key in (extras[0] if extras else {})},
+        {key: torch.cat([batch.extra[key] for batch in found]) for key in found[0].extra},
     )
 
 

@@ -254,6 +254,9 @@ def test_relevance_of_what_maps_keep() -> None:
             got = found.score(f"RS kept by {side} maps", layer)
             assert got.value == pytest.approx(expected.value, abs=1e-5)
             assert got.value != pytest.approx(found.score(f"RS {WHOSE[side]}", layer).value, abs=1e-4)
+            other = "student" if side == "distilled" else "base"
+            random = found.score(f"RS kept by random maps, {other}", layer)
+            assert (random.samples, random.value == got.value) == (24, False)
 
 
 def test_label_embeddings_and_pooling_reach_the_scores() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,15 @@ from tqdm import tqdm
 
 from captum_kd.distill.image_data import ImageData
 from captum_kd.distill.splits import balanced_indices, class_splits
+from captum_kd.image_files import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    class_folders,
+    evaluation_crop,
+    image_paths,
+    read_rgb,
+)
 
-_IMAGENET_MEAN = [0.485, 0.456, 0.406]
-_IMAGENET_STD = [0.229, 0.224, 0.225]
 _DEFAULT_SIZE = 224
 _NAMED_FILES = 5  # how many unreadable files a message names
 
@@ -57,30 +62,6 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         return self.transform(image), int(self.labels[index])
 
 
-def read_rgb(source: str | Path | io.BytesIO) -> Image.Image:
-    """Decodes an image to 8-bit RGB, whatever it is stored as.
-
-    16-bit grey levels are scaled to 8 bit (Pillow alone would clip them to white), transparency is
-    dropped.
-
-    Args:
-        source: a path or an open binary file.
-
-    Returns:
-        The image in Pillow's mode ``"RGB"``.
-
-    Raises:
-        Exception: whatever Pillow's decoder raises on a damaged file: mostly ``OSError``, for some
-            formats ``SyntaxError``, ``ValueError`` and others.
-    """
-    with Image.open(source) as image:
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            return image.convert("I").point(lambda level: level * (1 / 257)).convert("L").convert("RGB")
-        if "transparency" in image.info:
-            return image.convert("RGBA").convert("RGB")  # directly, Pillow warns of palettes
-        return image.convert("RGB")
-
-
 def training_transform(image_size: int) -> v2.Compose:
     """The paper's augmentation: random resized crop, flip, rotation by 15 degrees, colour jitter.
 
@@ -97,7 +78,10 @@ def training_transform(image_size: int) -> v2.Compose:
             v2.RandomHorizontalFlip(),
             v2.RandomRotation(15),
             v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
-            *_to_tensor(),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            _normalise(),
+            v2.ToPureTensor(),
         ]
     )
 
@@ -112,8 +96,7 @@ def plain_transform(image_size: int) -> v2.Compose:
     Returns:
         A transform like :func:`training_transform`, without randomness.
     """
-    shorter_side = round(image_size * 256 / 224)
-    return v2.Compose([v2.Resize(shorter_side, antialias=True), v2.CenterCrop(image_size), *_to_tensor()])
+    return v2.Compose([evaluation_crop(image_size), _normalise()])
 
 
 def load_asirra(
@@ -162,7 +145,7 @@ def load_plant_village(
     """
     below = [base / sub for base in (root / "PlantVillage", root) for sub in ("raw/color", "color", "")]
     for folder in below:
-        names = _class_folders(folder) if folder.is_dir() else []
+        names = class_folders(folder) if folder.is_dir() else []
         if sum("___" in name for name in names) >= 2:
             return _load(
                 "plant-village",
@@ -196,12 +179,12 @@ def load_image_folder(
     is not read, since cross-validation takes its validation images from the training images. All
     else is as of ``load_data``.
     """
-    names = _class_folders(folder)
+    names = class_folders(folder)
     test_folder = None
     # "train" may also be a class, among trams and buses.
     if "train" in names and set(names) <= {"train", "test", "val"}:
         test_folder = next((folder / name for name in ("test", "val") if name in names), None)
-        names = _class_folders(folder / "train")
+        names = class_folders(folder / "train")
         train_folder = folder / "train"
     else:
         train_folder = folder
@@ -249,7 +232,7 @@ def _load(
     train = _check_images(folder, class_names, top)
     test = None
     if test_folder is not None:
-        unknown = sorted(set(_class_folders(test_folder)) - set(class_names))
+        unknown = sorted(set(class_folders(test_folder)) - set(class_names))
         if unknown:
             raise ValueError(
                 f"{test_folder} has classes that {folder} has not: {', '.join(unknown)}; the classes "
@@ -309,26 +292,15 @@ def _load(
     )
 
 
-def _to_tensor() -> list[v2.Transform]:
-    return [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(_IMAGENET_MEAN, _IMAGENET_STD),
-        v2.ToPureTensor(),
-    ]
-
-
-def _class_folders(folder: Path) -> list[str]:
-    """Names of the sub-folders, sorted; hidden ones and what macOS adds to archives left out."""
-    names = (path.name for path in folder.iterdir() if path.is_dir())
-    return sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
+def _normalise() -> v2.Normalize:
+    return v2.Normalize(list(IMAGENET_MEAN), list(IMAGENET_STD))
 
 
 def _check_images(folder: Path, class_names: Sequence[str], top: Path) -> _Checked:
     """Reads and decodes every image once, so that a damaged file is found before the training."""
     files, labels = [], []
     for label, class_name in enumerate(class_names):
-        found = _image_files(folder / class_name)
+        found = image_paths(folder / class_name)
         files += found
         labels += [label] * len(found)
     with ThreadPoolExecutor() as executor, warnings.catch_warnings():
@@ -357,28 +329,6 @@ def _check_images(folder: Path, class_names: Sequence[str], top: Path) -> _Check
         ],
         digest=digest.hexdigest(),
     )
-
-
-def _image_files(folder: Path) -> list[Path]:
-    """Image files in a folder and those below it, sorted as by torchvision's ImageFolder.
-
-    Links to folders are followed, each folder is entered once, so that links in a circle end.
-    """
-    found: list[Path] = []
-    entered: set[str] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where)
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(where, name)
-            # Links that lead nowhere are unreadable images; pipes and sockets are none.
-            if name.lower().endswith(IMG_EXTENSIONS) and (os.path.isfile(path) or os.path.islink(path)):
-                found.append(Path(path))
-    return found
 
 
 def _check_image(path: Path) -> tuple[str, str | None]:

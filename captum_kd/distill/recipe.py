@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from captum_kd.distill.architectures import build_classifier, default_layers
+from captum_kd.architectures import build_classifier, default_layers
+from captum_kd.checkpoints import load_weights
 from captum_kd.distill.data import class_splits, load_data
 from captum_kd.distill.guidance import TECHNIQUES, Guidance, Technique
 from captum_kd.distill.image_data import ImageData
@@ -22,7 +23,6 @@ from captum_kd.distill.run_folder import (
     check_same_run,
     finish_stage,
     finished_stage,
-    load_weights,
     start_run,
     write_run,
 )

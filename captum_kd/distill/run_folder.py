@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +23,13 @@ import captum
 import lightning
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 import captum_kd
 from captum_kd.distill.image_data import ImageData
 from captum_kd.distill.training import RESUME_FILE
+from captum_kd.files import write_whole
 from captum_kd.report.page import png
 from captum_kd.visualization import plot_curves
 
@@ -109,8 +106,8 @@ def finish_stage(
     # Strings only, as the safetensors header demands.
     facts = {"architecture": stage.architecture, "num_classes": str(num_classes)}
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    _whole(own / MODEL_FILE, lambda path: save_file(weights, path, metadata=facts))
-    _whole(own / STAGE_FILE, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
+    write_whole(own / MODEL_FILE, lambda path: save_file(weights, path, metadata=facts))
+    write_whole(own / STAGE_FILE, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
     (own / RESUME_FILE).unlink(missing_ok=True)
     return record
 
@@ -145,7 +142,7 @@ def write_run(folder: Path, recipe: Recipe, data: ImageData) -> dict[str, Any]:
         "stages": records,
         "explain": f"captum-kd explain {folder}",
     }
-    _whole(folder / RUN_FILE, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
+    write_whole(folder / RUN_FILE, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
     curves: dict[str, list[list[float]]] = {}
     for stage in records:
         if stage["epochs"]:
@@ -154,34 +151,8 @@ def write_run(folder: Path, recipe: Recipe, data: ImageData) -> dict[str, Any]:
     if curves:
         title = f"{data.name}: mean and standard deviation over {max(map(len, curves.values()))} fold(s)"
         figure, _ = plot_curves(curves, ylabel="validation accuracy", title=title)
-        _whole(folder / "curves.png", lambda path: path.write_bytes(png(figure)))
+        write_whole(folder / "curves.png", lambda path: path.write_bytes(png(figure)))
     return record
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file into a model.
-
-    Raises:
-        ValueError: The file is missing, not a safetensors file, or does not fit the model.
-    """
-    try:
-        weights = load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"There is no checkpoint {path}.") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}.") from error
-    own = model.state_dict()
-    different = [k for k in own if k not in weights or weights[k].shape != own[k].shape]
-    different += [k for k in weights if k not in own]
-    if different:
-        with safe_open(path, "pt") as stream:
-            facts = stream.metadata() or {}
-        written = f" It was written for {facts['architecture']}." if "architecture" in facts else ""
-        raise ValueError(
-            f"{path} does not fit {type(model).__name__}: {len(different)} keys differ, the first are "
-            f"{', '.join(different[:3])}.{written}"
-        )
-    model.load_state_dict(weights)
 
 
 def _arguments(recipe: Recipe) -> dict[str, Any]:
@@ -192,16 +163,3 @@ def _arguments(recipe: Recipe) -> dict[str, Any]:
 
 def _stage_folder(folder: Path, stage: Stage) -> Path:
     return folder / f"fold{stage.fold}" / stage.name
-
-
-def _whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let a file appear whole or not at all, whatever interrupts its writing."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(Path(temporary))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

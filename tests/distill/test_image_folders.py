@@ -14,7 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from captum_kd.distill.data import class_splits, load_data
-from captum_kd.distill.image_folders import plain_transform, read_rgb
+from captum_kd.distill.image_folders import plain_transform
+from captum_kd.image_files import read_rgb
 
 PLANTS = ("Apple___Apple_scab", "Apple___healthy", "Tomato___Late_blight")
 

@@ -10,9 +10,9 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from captum_kd.architectures import build_classifier, default_layers, layer_shapes
 from captum_kd.cli import main
 from captum_kd.demo.networks import SmallResNet
-from captum_kd.distill.architectures import build_classifier, default_layers, layer_shapes
 
 
 @pytest.mark.parametrize(

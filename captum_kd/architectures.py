@@ -1,4 +1,4 @@
-"""Classifiers by name, and the layers that a feature loss compares."""
+"""Classifiers by name, and their layers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import importlib
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -53,14 +53,20 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
         model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT")
         _replace_head(model, num_classes)
         return model
-    if timm.is_model(name):
+    timm = _timm()
+    if timm is not None and timm.is_model(name):
         built: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
         return built
-    known = ["small_resnet16", *_torchvision_names(), *timm.list_models()]
+    known = ["small_resnet16", *_torchvision_names(), *(timm.list_models() if timm is not None else ())]
     near = difflib.get_close_matches(name, known, n=5)
     raise ValueError(
         f"No classifier is called {name!r}. "
         + (f"Near matches: {', '.join(near)}. " if near else "")
+        + (
+            ""
+            if timm is not None
+            else "timm, whose names are valid too, is not installed (pip install timm). "
+        )
         + "Valid names are those of torchvision.models.list_models(module=torchvision.models) and "
         "timm.list_models(), small_resnet16 (or another width), or your own as package.module:factory."
     )
@@ -129,6 +135,16 @@ def layer_shapes(model: nn.Module, image_size: int) -> dict[str, tuple[int, ...]
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, image_size, image_size))
     return shapes
+
+
+def _timm() -> Any:
+    """timm, or None: torchvision's models are explained without it."""
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        return None
 
 
 def _torchvision_names() -> list[str]:

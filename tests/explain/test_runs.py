@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from captum_kd.cli import main
+from captum_kd.distill.data import load_data
 from captum_kd.distill.recipe import Recipe, distil, load_stage
 from captum_kd.distill.training import TrainingSettings
 from captum_kd.metrics import feature_similarity_score
@@ -48,42 +49,44 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def explained(finished: Path) -> str:
-    result = run("explain", str(finished), "--images", "18")
+    result = run("explain", str(finished), "--limit", "18", "--reference", "16")
     assert result.exit_code == 0, result.output
     return result.output
 
 
+def scores_of(finished: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads((finished / "explain" / "fold1" / "scores.json").read_text())[
+        "rows"
+    ]
+    return rows
+
+
 def test_the_report_is_written_beside_the_run(finished: Path, explained: str) -> None:
-    folder = finished / "explain" / "fold1-student-response"
-    page = (folder / "report.html").read_text("utf-8")
-    assert folder.joinpath("report.html").resolve().as_uri() in explained
-    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
-    assert "{{" not in page
-    assert "student-response" in page
-    assert "--student student-response --fold 1 --images 18" in page
-    scores = json.loads((folder / "scores.json").read_text())
-    assert len(scores) == 5 * LAYERS
-    for row in scores:
-        assert f"{row['value']:.3f}" in page
-        assert f"{row['value']:.3f}" in explained
+    page = finished / "explain" / "fold1" / "report.html"
+    assert page.resolve().as_uri() in explained
+    text = page.read_text("utf-8")
+    assert "student-response" in text
+    # Five of the pair, three with the teacher, three of the progression.
+    assert len(scores_of(finished)) == 11 * LAYERS
+    for row in scores_of(finished):
+        assert f"{round(row['value'], 3) + 0.0:.3f}" in explained
         assert row["samples"] == 18
-    assert (folder / "maps.png").read_bytes().startswith(b"\x89PNG")
+    settings = json.loads((finished / "explain" / "fold1" / "scores.json").read_text())["settings"]
+    assert settings["command"] == f"captum-kd explain {finished} --limit 18 --reference 16"
+    assert settings["class_names"] == ["blue", "green", "red <b>"]
+    assert settings["teacher"]
+    accuracy = json.loads((finished / "run.json").read_text())["stages"][0]["test"]["accuracy"]
+    assert f"{accuracy:.4f}" in settings["notes"][1]
 
 
 def test_scores_are_those_of_the_pair_on_test_images(finished: Path, explained: str) -> None:
-    run_record = json.loads((finished / "run.json").read_text())
-    data_folder = Path(run_record["arguments"]["data"])
-    from captum_kd.distill.data import load_data
-
-    data = load_data(str(data_folder), image_size=32)
+    data = load_data(json.loads((finished / "run.json").read_text())["arguments"]["data"], image_size=32)
     student, base = (load_stage(finished, 1, n, "small_resnet4", 3) for n in ("student-response", "base"))
     order = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))
-    images = torch.stack([data.test[i][0] for i in order.tolist()])[18:]
-    assert len(images) == 18
+    images = torch.stack([data.test[i][0] for i in order.tolist()])[16:34]
     # Pooled features are those behind the last pooling.
     expected = feature_similarity_score(student, images, student.avgpool, base)
-    scores = json.loads((finished / "explain" / "fold1-student-response" / "scores.json").read_text())
-    found = next(s for s in scores if (s["quantity"], s["layer"]) == ("FSS", "layer4"))
+    found = next(s for s in scores_of(finished) if (s["quantity"], s["layer"]) == ("FSS", "layer4"))
     assert found["value"] == pytest.approx(float(expected), abs=1e-5)
 
 
@@ -91,12 +94,13 @@ def test_scores_are_those_of_the_pair_on_test_images(finished: Path, explained: 
     ("arguments", "message"),
     [
         (["--student", "student-magic"], "no student 'student-magic'; it has student-response"),
+        (["--base", "base.pt", "--mean", "0,0,0"], "leave out --base, --mean"),
         (["--fold", "2"], r"Fold 2 of this run has no finished student.*folds with models: \[1\]"),
     ],
 )
 def test_bad_arguments(finished: Path, arguments: list[str], message: str) -> None:
     result = run("explain", str(finished), *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code in (1, 2)
     assert re.search(message, result.output)
 
 

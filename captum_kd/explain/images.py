@@ -1,0 +1,304 @@
+"""The images that models are explained on: a folder, a list of files, or a data set of torchvision."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from captum_kd.image_files import class_folders, image_paths, read_rgb
+
+CHECKED_AT_ONCE = 64
+
+
+class ExplainedImages(NamedTuple):
+    """Images with their classes.
+
+    Attributes:
+        dataset: items ``(image, class index)``: float ``(c, h, w)`` as the models take them, in random order.
+        names: what each image is called.
+        class_names: in the order of the class indices.
+        name: of the data.
+        skipped: files that could not be read: ``{"file": ..., "reason": ...}``.
+    """
+
+    dataset: Dataset[Any]
+    names: list[str]
+    class_names: tuple[str, ...]
+    name: str
+    skipped: list[dict[str, str]]
+
+
+class _Listed(NamedTuple):
+    """Where images are: what each is called, what opens it, and its class."""
+
+    names: list[str]
+    openers: list[Callable[[], Image.Image]]
+    labels: list[int]
+    class_names: tuple[str, ...]
+
+
+class OpenedImages(Dataset[tuple[Tensor, int]]):
+    """Images that are opened when they are fetched.
+
+    Args:
+        openers: Functions without arguments that give PIL images.
+        labels: The class index of each.
+        transform: Turns a PIL image into a tensor.
+    """
+
+    def __init__(
+        self,
+        openers: Sequence[Callable[[], Image.Image]],
+        labels: Sequence[int],
+        transform: Callable[[Image.Image], Tensor],
+    ) -> None:
+        self.openers = openers
+        self.labels = labels
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.openers[index]()), self.labels[index]
+
+
+def find_images(
+    source: str,
+    transform: Callable[[Image.Image], Tensor],
+    *,
+    class_names: Sequence[str] | None = None,
+    root: Path = Path("data"),
+    limit: int = 512,
+    seed: int = 0,
+) -> ExplainedImages:
+    """Find images and draw some of them at random.
+
+    Args:
+        source: A folder with a sub-folder per class; a text file with a line ``path,class`` per image (comma,
+            tab or space; paths relative to the file); or the name of a data set in ``torchvision.datasets``,
+            whose test split is taken.
+        transform: Turns a PIL image (RGB) into a tensor.
+        class_names: Of the models, in the order of their outputs. None: the folders' names, sorted.
+        root: Where torchvision's data sets are, or are downloaded to.
+        limit: Draw at most this many images.
+        seed: Of the drawing.
+
+    Returns:
+        The images that could be read, in random order.
+
+    Raises:
+        ValueError: There is no such source, it holds no images, no image can be read, or a class is not
+            one of ``class_names``.
+
+    Example:
+        >>> import tempfile
+        >>> from captum_kd.image_files import evaluation_crop
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for name in ("cat", "dog"):
+        ...     Path(folder.name, name).mkdir()
+        ...     Image.new("RGB", (30, 20)).save(Path(folder.name, name, "1.png"))
+        >>> found = find_images(folder.name, evaluation_crop(16))
+        >>> found.class_names, sorted(found.names)
+        (('cat', 'dog'), ['cat/1.png', 'dog/1.png'])
+        >>> folder.cleanup()
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        listed = _from_folder(path, class_names)
+    elif path.is_file():
+        listed = _from_list(path, class_names)
+    else:
+        listed = _from_torchvision(source, root, class_names)
+    order = torch.randperm(len(listed.names), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen, skipped = _readable(listed, order, limit)
+    if not chosen:
+        reason = f" The first: {skipped[0]['file']} ({skipped[0]['reason']})." if skipped else ""
+        raise ValueError(f"--images: none of the {len(order)} images in {source} can be read.{reason}")
+    dataset = OpenedImages([listed.openers[i] for i in chosen], [listed.labels[i] for i in chosen], transform)
+    names = [listed.names[i] for i in chosen]
+    return ExplainedImages(dataset, names, listed.class_names, path.name or source, skipped)
+
+
+def _readable(listed: _Listed, order: list[int], limit: int) -> tuple[list[int], list[dict[str, str]]]:
+    """The first ``limit`` images of an order that can be read, and those before them that cannot."""
+    chosen: list[int] = []
+    skipped: list[dict[str, str]] = []
+    with ThreadPoolExecutor() as executor:
+        for start in range(0, len(order), CHECKED_AT_ONCE):
+            indices = order[start : start + CHECKED_AT_ONCE]
+            problems = executor.map(_problem, (listed.openers[i] for i in indices))
+            for index, problem in zip(indices, problems, strict=True):
+                if len(chosen) == limit:
+                    return chosen, skipped
+                if problem is None:
+                    chosen.append(index)
+                else:
+                    skipped.append({"file": listed.names[index], "reason": problem})
+    return chosen, skipped
+
+
+def _problem(opener: Callable[[], Image.Image]) -> str | None:
+    try:
+        opener()
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        # Pillow's message ends in the path, which the name already tells.
+        return re.sub(r" '.*'$| <.*>$", "", f"{type(error).__name__}: {error}")
+    return None
+
+
+class _OpenFile:
+    """Opens a file; unlike a closure it can be sent to worker processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __call__(self) -> Image.Image:
+        return read_rgb(self.path)
+
+
+class _OpenItem:
+    """Opens an item of a data set."""
+
+    def __init__(self, dataset: Any, index: int) -> None:
+        self.dataset, self.index = dataset, index
+
+    def __call__(self) -> Image.Image:
+        image: Image.Image = self.dataset[self.index][0].convert("RGB")
+        return image
+
+
+def _from_folder(folder: Path, class_names: Sequence[str] | None) -> _Listed:
+    found = class_folders(folder)
+    if "train" in found and set(found) <= {"train", "test", "val"}:
+        folder = folder / next(name for name in ("test", "val", "train") if name in found)
+        found = class_folders(folder)
+    files = [(path, name) for name in found for path in image_paths(folder / name)]
+    if not files:
+        loose = sum(path.suffix.lower() in IMG_EXTENSIONS for path in folder.iterdir())
+        hint = f" There are {loose} images in the folder itself: name their classes in a text file."
+        raise ValueError(
+            f"--images: {folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in a sub-folder per class."
+            + (hint if loose else "")
+        )
+    names = tuple(class_names or found)
+    labels = [_class_index(word, names, f"the folder {folder / word}") for _, word in files]
+    listed = [path.relative_to(folder).as_posix() for path, _ in files]
+    return _Listed(listed, [_OpenFile(path) for path, _ in files], labels, names)
+
+
+def _from_list(path: Path, class_names: Sequence[str] | None) -> _Listed:
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--images: {path} is neither a folder nor a text file: {error}.") from error
+    entries: list[tuple[str, str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line or line.startswith("#"):
+            continue
+        separator = next((mark for mark in ("\t", ",", " ") if mark in line), None)
+        file, _, word = line.rpartition(separator) if separator else (line, "", "")
+        if not file.strip() or not word.strip():
+            raise ValueError(
+                f"--images: line {number} of {path} must be a path and a class, as in 'cats/1.png,cat'; got "
+                f"{line!r}."
+            )
+        entries.append((file.strip().strip('"'), word.strip().strip('"')))
+    if not entries:
+        raise ValueError(f"--images: {path} lists no images; a line is a path and a class: 'cats/1.png,cat'.")
+    words = [word for _, word in entries]
+    if class_names is None:
+        # Indices stand for classes without names.
+        numbered = all(word.isdecimal() for word in words)
+        names = tuple(map(str, range(max(map(int, words)) + 1))) if numbered else tuple(sorted(set(words)))
+    else:
+        names = tuple(class_names)
+    labels = [_class_index(word, names, f"a line of {path}") for word in words]
+    return _Listed(
+        [file for file, _ in entries], [_OpenFile(path.parent / file) for file, _ in entries], labels, names
+    )
+
+
+def _from_torchvision(source: str, root: Path, class_names: Sequence[str] | None) -> _Listed:
+    known = {name.lower(): name for name in torchvision.datasets.__all__}
+    wanted = re.sub(r"[-_\s]", "", source).lower()
+    if wanted not in known:
+        near = [known[match] for match in difflib.get_close_matches(wanted, known)]
+        path = Path(source).expanduser()
+        if path.parent.is_dir():
+            siblings = {p.name: str(p) for p in path.parent.iterdir()}
+            near += [siblings[match] for match in difflib.get_close_matches(path.name, siblings)]
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(
+            f"--images: {source!r} is no folder, no list of files and no data set of torchvision.{hint}"
+        )
+    dataset = _open_torchvision(known[wanted], root)
+    first = dataset[0]
+    if not isinstance(first[0], Image.Image) or not isinstance(first[1], int):
+        raise ValueError(
+            f"--images: {known[wanted]} gives {type(first[0]).__name__} and {type(first[1]).__name__}, but "
+            "images with one class each are needed."
+        )
+    labels = _targets(dataset)
+    own = getattr(dataset, "classes", None)
+    names = tuple(class_names or own or map(str, range(max(labels) + 1)))
+    if max(labels) >= len(names):
+        raise ValueError(
+            f"--class-names: {known[wanted]} has class {max(labels)}, but there are {len(names)} names."
+        )
+    count = len(labels)
+    items: list[Callable[[], Image.Image]] = [_OpenItem(dataset, i) for i in range(count)]
+    return _Listed([f"{known[wanted]} {i}" for i in range(count)], items, labels, names)
+
+
+def _open_torchvision(name: str, root: Path) -> Any:
+    """The test split, or the validation split where there is none with labels, or all there is."""
+    build = getattr(torchvision.datasets, name)
+    accepted = inspect.signature(build).parameters
+    options: dict[str, Any] = {"download": True} if "download" in accepted else {}
+    attempts: list[dict[str, Any]] = [{"train": False}] if "train" in accepted else []
+    attempts = attempts or ([{"split": "test"}, {"split": "val"}] if "split" in accepted else [{}])
+    problems = []
+    for attempt in attempts:
+        try:
+            return build(root, **attempt, **options)
+        except Exception as error:  # whatever a download or a parser raises
+            problems.append(str(error) or type(error).__name__)
+    raise ValueError(
+        f"--images: torchvision's {name} is not in {root} and could not be downloaded: {problems[0]}. Put "
+        "its files there, or say where they are with --root."
+    )
+
+
+def _targets(dataset: Any) -> list[int]:
+    """The class of every item, without opening the images where the data set keeps a list."""
+    for attribute in ("targets", "labels", "_labels", "y"):
+        listed = getattr(dataset, attribute, None)
+        if listed is not None and len(listed) == len(dataset):
+            return [int(label) for label in listed]
+    return [int(dataset[i][1]) for i in range(len(dataset))]
+
+
+def _class_index(word: str, class_names: Sequence[str], where: str) -> int:
+    if word in class_names:
+        return class_names.index(word)
+    if word.isdecimal() and int(word) < len(class_names):
+        return int(word)
+    near = difflib.get_close_matches(word, class_names)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise ValueError(
+        f"--class-names: {word!r}, the class of {where}, is not one of the {len(class_names)} class names."
+        + hint
+    )

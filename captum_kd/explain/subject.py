@@ -1,0 +1,116 @@
+"""What is explained: models with their layers, images and label embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from captum_kd.explain.images import ExplainedImages
+from captum_kd.labels import LabelEmbeddings
+
+
+class Subject(NamedTuple):
+    """Everything that :func:`captum_kd.compare` needs.
+
+    Attributes:
+        students: by name.
+        base: the base model.
+        layers: of the students, by name.
+        images: what the models see.
+        base_layers: paired with ``layers``; None: those of the same names.
+        teacher: the teacher, or None.
+        teacher_layers: paired with ``layers``; None: those of the same names.
+        label_embeddings: None for one-hot.
+        notes: sentences for the report.
+    """
+
+    students: dict[str, nn.Module]
+    base: nn.Module
+    layers: list[str]
+    images: ExplainedImages
+    base_layers: list[str] | None = None
+    teacher: nn.Module | None = None
+    teacher_layers: list[str] | None = None
+    label_embeddings: LabelEmbeddings | None = None
+    notes: tuple[str, ...] = ()
+
+    def models(self) -> list[nn.Module]:
+        """Every model."""
+        return [*self.students.values(), self.base, *([] if self.teacher is None else [self.teacher])]
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Class names from a text file, one a line, or from a JSON list (or a mapping of indices to names).
+
+    Raises:
+        ValueError: The file cannot be read, or holds no names.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "names.json").write_text('{"0": "cat", "1": "dog"}')
+        ...     read_class_names(Path(folder, "names.json"))
+        ('cat', 'dog')
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--class-names: {path} cannot be read: {error}.") from error
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--class-names: {path} is damaged JSON: {error}.") from error
+        if isinstance(content, dict):
+            try:
+                content = [content[str(i)] for i in range(len(content))]
+            except KeyError as error:
+                raise ValueError(
+                    f"--class-names: {path} maps {len(content)} keys to names, but not {error}; the keys "
+                    "must be the class indices from 0."
+                ) from error
+        # ImageNet's usual index file has pairs of WordNet id and name.
+        names = [str(entry[-1] if isinstance(entry, list) else entry) for entry in content]
+    else:
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"--class-names: {path} holds no names; write one a line.")
+    return tuple(names)
+
+
+def encode_labels(encoder: str, pooling: str, class_names: Sequence[str]) -> LabelEmbeddings | None:
+    """Label embeddings of the class names.
+
+    Args:
+        encoder: "one-hot", a file that :meth:`LabelEmbeddings.save` wrote, or a language model by hub name or
+            folder.
+        pooling: See :meth:`LabelEmbeddings.from_pretrained`.
+        class_names: In the order of the class indices.
+
+    Returns:
+        The embeddings; None for one-hot.
+
+    Raises:
+        ValueError: The file or model cannot be loaded, or has fewer rows than there are classes.
+    """
+    if encoder == "one-hot":
+        return None
+    try:
+        if encoder.endswith(".safetensors"):
+            embeddings = LabelEmbeddings.load(encoder)
+        else:
+            names = [name.replace("_", " ") for name in class_names]
+            embeddings = LabelEmbeddings.from_pretrained(encoder, names, pooling)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"--label-encoder: {error}.") from error
+    if len(embeddings) < len(class_names):
+        raise ValueError(
+            f"--label-encoder: {encoder} has {len(embeddings)} embeddings, but there are {len(class_names)} "
+            f"classes. Its names: {', '.join(embeddings.class_names[:5])}, ...; the classes': "
+            f"{', '.join(class_names[:5])}, ..."
+        )
+    return embeddings
