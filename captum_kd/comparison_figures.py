@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_kd.methods import upsample
 from captum_kd.metrics import Score
+from captum_kd.pair_maps import upsample
 from captum_kd.visualization import plot_intervals, plot_maps
 
 MOST_SERIES = 8  # that a figure can tell apart

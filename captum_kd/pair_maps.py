@@ -7,12 +7,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from captum.attr import LayerAttribution
+from captum.attr import LayerAttribution, LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from captum_kd.attr import UniCAM
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.methods import grad_cam, gradient_x_activation
 from captum_kd.targets import class_indices
 
 # One model's maps (n, c, h, w) of a layer for the given classes; channels are summed.
@@ -93,6 +92,18 @@ def resolve_methods(methods: Any) -> dict[str, MapMethod]:
     return {name: _resolve(name, name) for name in methods}
 
 
+def grad_cam(model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Captum's LayerGradCam with ReLU."""
+    maps: Tensor = LayerGradCam(model, layer).attribute(images, classes, relu_attributions=True)
+    return maps
+
+
+def gradient_x_activation(model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Captum's LayerGradientXActivation, summed over channels (HiResCAM), with ReLU."""
+    maps: Tensor = LayerGradientXActivation(model, layer).attribute(images, classes)
+    return maps.sum(1, keepdim=True).relu()
+
+
 def unicam(pair: Pair, images: Tensor, labels: Tensor, *, objective: str) -> list[TwoMaps]:
     """UniCAM as published (flattened features, channel weights) by an objective, against the reference."""
     method = UniCAM(
@@ -127,6 +138,35 @@ def difference(pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunct
         signed = _peak_one(ours) - _peak_one(theirs)
         result.append((signed.relu(), (-signed).relu()))
     return result
+
+
+def maps_in_batches(
+    method: MapMethod, pair: Pair, images: Tensor, labels: Tensor, batch_size: int = 32
+) -> list[TwoMaps]:
+    """The maps of many images, a batch at a time.
+
+    Args:
+        method: One of :data:`METHODS`, or another.
+        pair: The models; with a reference, so that maps do not depend on the batch.
+        images: Shape ``(n, c, h, w)``.
+        labels: Class indices, ``(n,)``.
+        batch_size: Images at a time.
+
+    Returns:
+        For each layer the two maps ``(n, 1, h', w')``.
+    """
+    batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    parts = [method.maps(pair, *batch) for batch in batches]
+    return [
+        (torch.cat([ours for ours, _ in layer]), torch.cat([theirs for _, theirs in layer]))
+        for layer in zip(*parts, strict=True)
+    ]
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear upsampling by Captum's own function, ``(n, 1, h, w)`` to ``(n, *size)``."""
+    upsampled: Tensor = LayerAttribution.interpolate(maps, size, interpolate_mode="bilinear")
+    return upsampled[:, 0]
 
 
 METHODS: dict[str, MapMethod] = {

@@ -19,10 +19,9 @@ from captum_kd.comparison import Comparison
 from captum_kd.demo.assets import load_demo_images, load_demo_models
 from captum_kd.demo.networks import small_resnet
 from captum_kd.demo.planted_cue import normalise
+from captum_kd.functional import distance_correlation, semipartial_distance_correlation
 from captum_kd.functional.perturbation import road
-from captum_kd.methods import Case, recommended
 from captum_kd.metrics import score_with_statistics
-from captum_kd.scores import score_layer
 from tests.networks import Network, classes, images, pair
 
 LAYERS = ["first_relu", "second_relu"]
@@ -93,24 +92,33 @@ def test_scores_are_those_of_the_features_captured_by_hand() -> None:
         assert found.accuracy[name] == right
 
 
-def test_the_demo_pair_has_the_scores_of_its_own_report() -> None:
+def test_the_demo_pair_has_the_scores_and_maps_of_the_functions() -> None:
     models, planted = load_demo_models(), load_demo_images()
     inputs, labels = normalise(planted.images[:160]), planted.labels[:160]
     data = list(zip(inputs[32:].split(50), labels[32:].split(50), strict=True))
     reference = (inputs[:32], labels[:32])
     options: dict[str, Any] = {**QUICK, "resamples": 199, "permutations": 199}
     found = compare(models.student, models.base, "layer3", data, reference=reference, shown=4, **options)
-    case = Case(models.student, models.base, ("layer3",), inputs[32:], labels[32:], inputs[:32])
-    expected = score_layer(case, "layer3", {"labels": case.labels})
-    for row, score in zip(expected, found.rows, strict=True):
-        assert row.quantity.replace("(labels)", "") == score["quantity"]
-        assert row.score.value == pytest.approx(score["value"], abs=1e-5)
+    student, base = (pooled(m, "layer3", inputs[32:]) for m in (models.student, models.base))
+    rows = nn.functional.one_hot(labels[32:]).double()
+    for quantity, expected in {
+        "FSS": distance_correlation(student, base, estimator="biased"),
+        "RS student": distance_correlation(student, rows),
+        "RS base": distance_correlation(base, rows),
+        "RS distilled": semipartial_distance_correlation(student, rows, base),
+        "RS residual": semipartial_distance_correlation(base, rows, student),
+    }.items():
+        assert found.score(quantity, "layer3").value == pytest.approx(float(expected), abs=1e-5)
     # What the student has beyond the base model follows the labels; the reverse follows the cue.
     assert found.score("RS distilled", "layer3").low > found.score("RS residual", "layer3").high
-    two = recommended(case._replace(images=inputs[32:36], labels=labels[32:36]))
-    for side in range(2):
-        maps = found.maps["student"]["layer3"]["UniCAM, uniqueness"][side]
-        torch.testing.assert_close(maps, two[side]["layer3"])
+    layer = models.student.layer3
+    unicam = UniCAM.recommended(models.student, layer, models.base, reference=inputs[:32])
+    for maps, expected in zip(
+        found.maps["student"]["layer3"]["UniCAM, uniqueness"],
+        unicam.attribute_all(inputs[32:36]),
+        strict=True,
+    ):
+        torch.testing.assert_close(maps, expected)
 
 
 @pytest.mark.parametrize("size", [1, 7, 40])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +11,11 @@ from torch import Tensor, nn
 from captum_kd.demo.assets import DemoModels, load_demo_images, load_demo_models
 from captum_kd.demo.localization import auc_from_ranks, energy_share, pixel_ranks, separation
 from captum_kd.demo.planted_cue import PlantedCues, normalise
-from captum_kd.functional import road
 from captum_kd.labels import embedding_rows
-from captum_kd.methods import METHODS, Case, LayerMaps, MapPair, upsample
-from captum_kd.metrics import score_with_statistics
-from captum_kd.scores import ScoreRow, pooled_features, score_layer
+from captum_kd.metrics import Score, score_with_statistics
+from captum_kd.pair_maps import METHODS, Pair, TwoMaps, maps_in_batches, upsample
+from captum_kd.score_rows import BASE, KEPT_BY, RANDOMLY_KEPT_BY, KeptFeatures, score_rows
+from captum_kd.streaming import Batch, ModelLayers, stream
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 KEPT_SHARE = 0.2
@@ -27,8 +26,23 @@ PERTURBED_COUNT = 128
 
 # What a separation is made of, in the order of `separation`'s arguments.
 PARTS = ("distilled on item", "residual on item", "distilled on cue", "residual on cue")
-# How many steps `steps` names: start, maps, localisation, two kinds of scores per layer, done.
-STEPS = 3 + len(METHODS) + 2 * len(LAYERS)
+RANDOM = "random maps"
+COMPARED = (
+    "Grad-CAM difference",
+    "gradient x activation difference",
+    "UniCAM, published objective",
+    "UniCAM, uniqueness",
+)
+# What `steps` names: start, maps, localisation, scores of item and of cue, what maps keep, done.
+STEPS = 3 + len(COMPARED) + 3
+
+
+class ScoreRow(NamedTuple):
+    """An FSS or RS at one layer."""
+
+    quantity: str
+    layer: str
+    score: Score
 
 
 class Localisation(NamedTuple):
@@ -58,8 +72,9 @@ class Experiment(NamedTuple):
 
     planted: PlantedCues
     models: DemoModels
-    case: Case
-    maps: dict[str, MapPair]
+    pair: Pair
+    inputs: Tensor
+    maps: dict[str, list[TwoMaps]]
     predictions: list[Prediction]
     localisation: list[Localisation]
     scores: list[ScoreRow]
@@ -72,32 +87,38 @@ def steps() -> Iterator[tuple[str, Any]]:
     planted, models = load_demo_images(), load_demo_models()
     inputs = normalise(planted.images)
     scored = slice(REFERENCE_COUNT, REFERENCE_COUNT + SCORED_COUNT)
-    case = Case(
-        models.student, models.base, LAYERS, inputs[scored], planted.labels[scored], inputs[:REFERENCE_COUNT]
-    )
     truth = PlantedCues(*(value[scored] for value in planted))
+    pair = demo_pair(models, inputs[:REFERENCE_COUNT])
+    images = inputs[scored]
     predictions = [
         predict(name, getattr(models, name), inputs, planted) for name in ("teacher", "base", "student")
     ]
     maps = {}
-    for name, method in METHODS.items():
+    for name in COMPARED:
         yield f"maps: {name}", None
-        maps[name] = method(case)
+        maps[name] = maps_in_batches(METHODS[name], pair, images, truth.labels)
+    maps = {RANDOM: random_maps(maps[COMPARED[0]]), **maps}
     yield "localisation", None
-    localisation = [row for name, pair in maps.items() for row in localise(name, pair, truth)]
+    localisation = [row for name, layers in maps.items() for row in localise(name, layers, truth)]
     localisation += localise("perfect masks", perfect(truth), truth)
     scores = []
-    for layer in LAYERS:
-        yield f"FSS and RS: {layer}", None
-        scores += score_layer(case, layer, {"item": truth.labels, "cue": truth.cues})
-    kept = []
-    for layer in LAYERS:
-        yield f"RS of what maps keep: {layer}", None
-        kept += score_kept(case, layer, truth, maps["UniCAM, uniqueness"], maps["random maps"][0])
+    for word, classes in (("item", truth.labels), ("cue", truth.cues)):
+        yield f"FSS and RS of the {word}", None
+        scores += score(pair, images, word, classes)
+    yield "RS of what maps keep", None
+    kept = score_kept(pair, images[:PERTURBED_COUNT], truth)
     yield (
         "done",
-        Experiment(truth, models, case, maps, predictions, localisation, scores, kept),
+        Experiment(truth, models, pair, images, maps, predictions, localisation, ordered(scores), kept),
     )
+
+
+def demo_pair(models: DemoModels, reference: Tensor) -> Pair:
+    """Student and base model with all their layers."""
+    layers, base_layers = (
+        [model.get_submodule(name) for name in LAYERS] for model in (models.student, models.base)
+    )
+    return Pair(models.student, models.base, layers, base_layers, [reference])
 
 
 def predict(name: str, model: nn.Module, inputs: Tensor, planted: PlantedCues) -> Prediction:
@@ -109,19 +130,26 @@ def predict(name: str, model: nn.Module, inputs: Tensor, planted: PlantedCues) -
     return Prediction(name, accuracy, agreement, len(inputs))
 
 
-def perfect(truth: PlantedCues) -> MapPair:
+def perfect(truth: PlantedCues) -> list[TwoMaps]:
     """The masks themselves as maps: what the measures give at best."""
     item, cue = (mask[:, None].float() for mask in (truth.item_masks, truth.cue_masks))
-    return dict.fromkeys(LAYERS, item), dict.fromkeys(LAYERS, cue)
+    return [(item, cue)] * len(LAYERS)
 
 
-def localise(method: str, pair: MapPair, truth: PlantedCues) -> list[Localisation]:
+def random_maps(like: list[TwoMaps]) -> list[TwoMaps]:
+    """Noise at each layer's resolution: what knowing nothing scores."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.rand(maps[side].shape, generator=generator) for maps in like] for side in range(2))
+    return list(zip(ours, theirs, strict=True))
+
+
+def localise(method: str, layers: list[TwoMaps], truth: PlantedCues) -> list[Localisation]:
     """Separation at every layer by every measure, with a normal 95 % interval over images."""
     rows = []
     size = (truth.images.shape[2], truth.images.shape[3])
     item, cue = truth.item_masks, truth.cue_masks
-    for layer in LAYERS:
-        distilled, residual = (upsample(maps[layer], size) for maps in pair)
+    for layer, both in zip(LAYERS, layers, strict=True):
+        distilled, residual = (upsample(maps, size) for maps in both)
         ranks = [pixel_ranks(maps.flatten(1)) for maps in (distilled, residual)]
         measured = {
             "auc": [auc_from_ranks(r, mask.flatten(1)) for mask in (item, cue) for r in ranks],
@@ -138,32 +166,39 @@ def localise(method: str, pair: MapPair, truth: PlantedCues) -> list[Localisatio
     return rows
 
 
-def score_kept(case: Case, layer: str, truth: PlantedCues, pair: MapPair, noise: LayerMaps) -> list[ScoreRow]:
-    """RS of the images reduced by ROAD to the 20 % of pixels that a map ranks highest (Eq. 7).
+def score(pair: Pair, images: Tensor, word: str, classes: Tensor) -> list[ScoreRow]:
+    """FSS, and RS of overall, distilled and residual features with the given classes."""
+    models = {
+        "student": ModelLayers(pair.student, pair.layers, "student"),
+        BASE: ModelLayers(pair.base, pair.base_layers, "base model"),
+    }
+    batches = (Batch(*parts) for parts in zip(images.split(64), classes.split(64), strict=True))
+    found = stream(models, batches, pool=1, shown=0, check=lambda target: None)
+    rows = score_rows(found, ("student",), list(LAYERS), embedding_rows(None, classes), seed=0)
+    fields = Score._fields
+    return [
+        ScoreRow(row["quantity"].replace("RS", f"RS({word})"), row["layer"], Score(*(row[f] for f in fields)))
+        for row in rows
+        if not row["quantity"].startswith("dCor")
+    ]
 
-    Random maps of the layer's resolution are the baseline: imputation restores much of an image from pixels
-    that lie scattered.
-    """
-    score = partial(score_with_statistics, generator=torch.Generator().manual_seed(0))
+
+def ordered(rows: list[ScoreRow]) -> list[ScoreRow]:
+    """Layer by layer, with FSS, which does not depend on the classes, once."""
+    unique = {(row.layer, row.quantity): row for row in rows}
+    return [row for layer in LAYERS for (name, _), row in unique.items() if name == layer]
+
+
+def score_kept(pair: Pair, images: Tensor, truth: PlantedCues) -> list[ScoreRow]:
+    """RS of the images reduced by ROAD to the 20 % of pixels that a map ranks highest (Eq. 7)."""
+    keep = KeptFeatures({"student": pair}, pool=1, share=KEPT_SHARE, seed=0)
+    features = keep(images)
     rows = []
-    images = case.images[:PERTURBED_COUNT]
-    student, base = ("student", case.student), ("base", case.base)
-    sides = (
-        ("distilled", pair[0], [student]),
-        ("residual", pair[1], [base]),
-        ("random", noise, [student, base]),
-    )
-    for side, maps, models in sides:
-        kept = road(
-            images,
-            maps[layer][:PERTURBED_COUNT],
-            share=KEPT_SHARE,
-            generator=torch.Generator().manual_seed(0),
-        )
-        for name, model in models:
-            features = pooled_features(model, layer, kept)
-            which = f"{side} maps, {name}" if len(models) > 1 else f"{side} maps"
+    for i, layer in enumerate(LAYERS):
+        for keeper in (*KEPT_BY, *RANDOMLY_KEPT_BY):
             for word, classes in (("item", truth.labels), ("cue", truth.cues)):
-                labels = embedding_rows(None, classes[:PERTURBED_COUNT])
-                rows.append(ScoreRow(f"RS({word}) kept by {which}", layer, score(features, labels)))
+                labels = embedding_rows(None, classes[: len(images)])
+                generator = torch.Generator().manual_seed(0)
+                found = score_with_statistics(features["student", keeper, i], labels, generator=generator)
+                rows.append(ScoreRow(f"RS({word}) kept by {keeper}", layer, found))
     return rows

@@ -14,19 +14,21 @@ from matplotlib.figure import Figure
 import captum_kd
 from captum_kd.demo.assets import FASHION_MNIST_CLASSES
 from captum_kd.demo.experiment import (
+    COMPARED,
     KEPT_SHARE,
     LAYERS,
     PARTS,
     PERTURBED_COUNT,
+    RANDOM,
     REFERENCE_COUNT,
     Experiment,
     Localisation,
+    ScoreRow,
 )
 from captum_kd.demo.planted_cue import CUE_AGREEMENT
-from captum_kd.methods import METHODS, grad_cam, gradient_maps, upsample
+from captum_kd.pair_maps import METHODS, maps_in_batches, upsample
 from captum_kd.report.page import png, render_page
-from captum_kd.report.tables import Cell, Table, score_table
-from captum_kd.scores import ScoreRow
+from captum_kd.report.tables import Cell, Table, score_cell
 from captum_kd.visualization import Outline, plot_intervals, plot_maps
 
 SHOWN = 8
@@ -61,7 +63,7 @@ def write_outcome(experiment: Experiment, folder: Path) -> Path:
         layer=SHOWN_LAYER,
         # A cue that is drawn at random names the label by chance, too.
         agreement=CUE_AGREEMENT + (1 - CUE_AGREEMENT) / len(FASHION_MNIST_CLASSES),
-        scored=len(experiment.case.images),
+        scored=len(experiment.inputs),
         reference=REFERENCE_COUNT,
         perturbed=PERTURBED_COUNT,
         kept_share=KEPT_SHARE,
@@ -111,7 +113,7 @@ def predictions_table(experiment: Experiment) -> Table:
 def localisation_table(experiment: Experiment, measure: str, caption: str) -> Table:
     """Separation of each method per layer and on average."""
     rows = []
-    for method in [*METHODS, CEILING]:
+    for method in [RANDOM, *COMPARED, CEILING]:
         found = _rows_of(experiment, method, measure)
         cells = [Cell(f"{r.separation:.3f}", f"{r.low:.3f} to {r.high:.3f}") for r in found]
         mean = sum(r.separation for r in found) / len(found)
@@ -130,21 +132,33 @@ def parts_table(experiment: Experiment, method: str) -> Table:
     )
 
 
+def score_table(rows: list[ScoreRow], caption: str) -> Table:
+    """Scores as a table: a row per quantity, a column per layer, with interval and null in small print."""
+    cells = {(quantity, layer): score_cell(score) for quantity, layer, score in rows}
+    quantities, layers = (dict.fromkeys(key[i] for key in cells) for i in range(2))
+    return Table(
+        caption,
+        ["quantity", *layers],
+        [(quantity, [cells.get((quantity, layer), Cell("")) for layer in layers]) for quantity in quantities],
+    )
+
+
 def maps_figure(experiment: Experiment) -> Figure:
     """Images, Grad-CAMs, their difference, and UniCAM by both objectives."""
-    case, truth = experiment.case, experiment.planted
+    truth, layer = experiment.planted, LAYERS.index(SHOWN_LAYER)
     size = (truth.images.shape[2], truth.images.shape[3])
-    shown = case._replace(images=case.images[:SHOWN], layers=(SHOWN_LAYER,))
+    few, labels = experiment.inputs[:SHOWN], truth.labels[:SHOWN]
     columns = {}
-    for name, model in (("Grad-CAM\nstudent", case.student), ("Grad-CAM\nbase", case.base)):
-        columns[name] = upsample(gradient_maps(shown, grad_cam, model, shown.images)[SHOWN_LAYER], size)
-    distilled, residual = (m[SHOWN_LAYER][:SHOWN] for m in experiment.maps["Grad-CAM difference"])
-    columns["Grad-CAM\ndifference"] = upsample(distilled - residual, size)
+    models = maps_in_batches(METHODS["Grad-CAM"], experiment.pair.only([layer]), few, labels)[0]
+    for name, maps in zip(("Grad-CAM\nstudent", "Grad-CAM\nbase"), models, strict=True):
+        columns[name] = upsample(maps, size)
+    distilled, residual = experiment.maps["Grad-CAM difference"][layer]
+    columns["Grad-CAM\ndifference"] = upsample((distilled - residual)[:SHOWN], size)
     for method, title in (("UniCAM, published objective", "published"), ("UniCAM, uniqueness", "uniqueness")):
-        for side, maps in zip(("distilled", "residual"), experiment.maps[method], strict=True):
-            columns[f"UniCAM {title}\n{side}"] = upsample(maps[SHOWN_LAYER][:SHOWN], size)
+        for side, maps in zip(("distilled", "residual"), experiment.maps[method][layer], strict=True):
+            columns[f"UniCAM {title}\n{side}"] = upsample(maps[:SHOWN], size)
     names = list(columns)
-    labels, cues = (
+    items, cues = (
         [FASHION_MNIST_CLASSES[i] for i in classes[:SHOWN]] for classes in (truth.labels, truth.cues)
     )
     figure, _ = plot_maps(
@@ -155,7 +169,7 @@ def maps_figure(experiment: Experiment) -> Figure:
             Outline(truth.item_masks[:SHOWN], "item (the label)", "#19d3f3"),
             Outline(truth.cue_masks[:SHOWN], "cue (the shortcut)", "#7CFC00", ":"),
         ],
-        row_titles=[f"{label}\ncue: {cue}" for label, cue in zip(labels, cues, strict=True)],
+        row_titles=[f"{item}\ncue: {cue}" for item, cue in zip(items, cues, strict=True)],
     )
     return figure
 
@@ -164,7 +178,7 @@ def separation_figure(experiment: Experiment) -> Figure:
     """Separation by ranking AUC with intervals."""
     series = {
         method: [(r.separation, r.low, r.high) for r in _rows_of(experiment, method, "auc")]
-        for method in METHODS
+        for method in (RANDOM, *COMPARED)
     }
     ceiling = _rows_of(experiment, CEILING, "auc")[0].separation
     figure, _ = plot_intervals(
@@ -181,7 +195,7 @@ def summary(experiment: Experiment) -> str:
     """One screen for the terminal."""
     lines = ["Separation of distilled and residual maps (ranking AUC; 0: know nothing)"]
     lines.append(f"  {'':33s}" + "".join(f"{layer:>9s}" for layer in LAYERS) + f"{'mean':>9s}")
-    for method in [*METHODS, CEILING]:
+    for method in [RANDOM, *COMPARED, CEILING]:
         values = [r.separation for r in _rows_of(experiment, method, "auc")]
         cells = "".join(f"{v:9.3f}" for v in [*values, sum(values) / len(values)])
         lines.append(f"  {method:33s}{cells}")

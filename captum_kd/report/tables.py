@@ -7,7 +7,6 @@ from html import escape
 from typing import NamedTuple
 
 from captum_kd.metrics import Score
-from captum_kd.scores import ScoreRow
 
 
 class Cell(NamedTuple):
@@ -58,17 +57,6 @@ class Table(NamedTuple):
             f"<table><caption>{escape(self.caption)}</caption><thead><tr>{heads}</tr></thead>"
             f"<tbody>{''.join(body)}</tbody></table>"
         )
-
-
-def score_table(rows: Sequence[ScoreRow], caption: str) -> Table:
-    """Scores as a table: a row per quantity, a column per layer, with interval and null in small print."""
-    cells = {(quantity, layer): score_cell(score) for quantity, layer, score in rows}
-    quantities, layers = (dict.fromkeys(key[i] for key in cells) for i in range(2))
-    return Table(
-        caption,
-        ["quantity", *layers],
-        [(quantity, [cells.get((quantity, layer), Cell("")) for layer in layers]) for quantity in quantities],
-    )
 
 
 def score_cell(score: Score) -> Cell:
