@@ -18,7 +18,7 @@ from torch import Tensor
 from captum_kd.visualization.style import POSITIVE_COLOURS, SIGNED_COLOURS
 
 PANEL_WIDTH = 1.35  # inches
-KEY_HEIGHT = 0.6
+KEY_HEIGHT = 0.7
 KEY_WIDTH = 2.0
 TEXT_SIZE = 8
 
@@ -49,12 +49,13 @@ def new_grid(
     """
     first = min(span, 2)
     shape = min(max(size[0] / size[1], 0.3), 3)
-    width = max(PANEL_WIDTH * (first + columns), 3.6)
+    width = max(PANEL_WIDTH * (first + columns), 3.6, (KEY_WIDTH + 0.8) * keys)
     height = PANEL_WIDTH * shape * rows + 0.45 + KEY_HEIGHT * bool(keys) + 0.3 * bool(title)
     figure = Figure(figsize=(width, height), layout="constrained")
-    ratios = [PANEL_WIDTH * shape] * rows + [KEY_HEIGHT] * bool(keys)
-    widths = [first] + [1] * columns
-    grid = figure.add_gridspec(len(ratios), 1 + columns, width_ratios=widths, height_ratios=ratios)
+    # Nested, or the layout would give all columns the margins of the widest.
+    heights = [PANEL_WIDTH * shape * rows + 0.3] + [KEY_HEIGHT] * bool(keys)
+    outer = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    grid = outer[0].subgridspec(rows, 1 + columns, width_ratios=[first] + [1] * columns)
     axes = np.empty((rows, 1 + columns), dtype=object)
     for row in range(rows):
         if row % span == 0:
@@ -64,7 +65,7 @@ def new_grid(
     for panel in axes.flat:
         panel.set_xticks([])
         panel.set_yticks([])
-    bars = _bars(figure.add_subplot(grid[-1, :]), width, keys) if keys else []
+    bars = _bars(figure.add_subplot(outer[1]), width, keys) if keys else []
     if title:
         figure.suptitle(title, fontsize=10)
     return figure, axes, bars
@@ -73,14 +74,25 @@ def new_grid(
 def _bars(host: Any, width: float, keys: int) -> list[Any]:
     """Axes for colour bars side by side in a row of their own, whose text the layout does not see."""
     host.set_axis_off()
-    bars = []
+    slot, bars = min(KEY_WIDTH + 0.9, width / keys), []
     for i in range(keys):
-        centre = (i + 1) / (keys + 1) if width > 2.4 * KEY_WIDTH else (i + 0.5) / keys
-        share = min(KEY_WIDTH, 0.8 * width / keys) / width
-        bar = host.inset_axes((centre - share / 2, 0.75, share, 0.13))
+        centre = width / 2 + (i - (keys - 1) / 2) * slot
+        bar = host.inset_axes(((centre - KEY_WIDTH / 2) / width, 0.78, KEY_WIDTH / width, 0.12))
         bar.set_in_layout(False)
         bars.append(bar)
     return bars
+
+
+def name_row(panel: Any, name: str, size: Sequence[int]) -> None:
+    """A name on the left of a panel: upright where images of this height and width are low."""
+    low = size[0] < 0.6 * size[1]
+    upright = {"rotation": 0, "ha": "right", "va": "center"} if low else {}
+    panel.set_ylabel(name, fontsize=TEXT_SIZE, **upright)
+
+
+def fill(text: str, width: float) -> str:
+    """Small text in lines of at most this many inches."""
+    return textwrap.fill(text, int(width / 0.066))
 
 
 def draw_picture(panel: Any, picture: Tensor) -> None:
@@ -97,11 +109,10 @@ def draw_map(
     both ends of the signed colours are dark: it is dashed around what is below minus half the scale.
     """
     limit = max(scale.limit, 1e-30)
-    array = values.numpy()
     if grey is not None:
         panel.imshow(grey.numpy(), cmap="gray", vmin=0, vmax=1)
     panel.imshow(
-        array,
+        values.numpy(),
         cmap=SIGNED_COLOURS if scale.signed else POSITIVE_COLOURS,
         vmin=-limit if scale.signed else 0,
         vmax=limit,
@@ -109,22 +120,29 @@ def draw_map(
     )
     if grey is None and not scale.signed:
         return
-    for level, style in ((limit / 2, "-"), (-limit / 2, "--")):
-        # Matplotlib warns of a level that no value crosses.
-        if array.min() < level < array.max():
-            lines = panel.contour(array, levels=[level], colors="white", linewidths=0.9, linestyles=style)
-            lines.set_path_effects([withStroke(linewidth=2, foreground="black")])
+    enclose(panel, values, limit / 2)
+    enclose(panel, values, -limit / 2, style="--")
+
+
+def enclose(panel: Any, values: Tensor, level: float, *, style: str = "-", width: float = 0.9) -> None:
+    """A line along ``level`` that shows on any ground: white, with a black edge."""
+    # Matplotlib warns of a level that no value crosses.
+    if float(values.min()) < level < float(values.max()):
+        lines = panel.contour(
+            values.numpy(), levels=[level], colors="white", linewidths=width, linestyles=style
+        )
+        lines.set_path_effects([withStroke(linewidth=width + 1, foreground="black")])
 
 
 def draw_key(bar: Any, highest: str, *, signed: bool, lines: bool) -> None:
     """A colour bar that says what bright means; maps have no unit, so its ends are words."""
     low, colours = (-1, SIGNED_COLOURS) if signed else (0, POSITIVE_COLOURS)
     bar.figure.colorbar(ScalarMappable(Normalize(low, 1), colours), cax=bar, orientation="horizontal")
-    bar.set_xticks([-1, 0, 1] if signed else [0, 1], ["lowest", "0", "highest"][0 if signed else 1 :])
+    bar.set_xticks([-1, 0, 1] if signed else [0, 1], ["−highest", "0", "highest"][0 if signed else 1 :])
     bar.tick_params(labelsize=TEXT_SIZE - 1, length=2)
     if lines:
         highest += "; lines: half of that" + (", dashed: negative" if signed else "")
-    bar.set_xlabel(textwrap.fill(highest, 42), fontsize=TEXT_SIZE - 1)
+    bar.set_xlabel(fill(f"highest {highest}", KEY_WIDTH + 0.7), fontsize=TEXT_SIZE - 1)
 
 
 def at_image_size(maps: Tensor, images: Tensor, name: str) -> Tensor:

@@ -17,6 +17,7 @@ from captum_kd.visualization.grid import (
     draw_picture,
     is_signed,
     joint_peaks,
+    name_row,
     new_grid,
     peaks,
 )
@@ -104,10 +105,10 @@ def draw_layers(
     for i, picture in enumerate(pictures):
         top = i * len(rows)
         draw_picture(axes[top, 0], picture)
-        axes[top, 0].set_ylabel(titles[i], fontsize=TEXT_SIZE)
+        name_row(axes[top, 0], titles[i], images.shape[2:])
         for row, (student, side) in enumerate(rows, start=top):
             name = f"{student}\n{sides[side]}" if len(maps) > 1 else sides[side]
-            axes[row, 1].set_ylabel(name, fontsize=TEXT_SIZE)
+            name_row(axes[row, 1], name, images.shape[2:])
             for panel, layer in zip(axes[row, 1:], layers, strict=True):
                 draw(panel, (student, layer, side), i)
     for panel, name in zip(axes[0], ["image", *layers], strict=True):

@@ -19,6 +19,7 @@ from captum_kd.visualization.grid import (
     draw_picture,
     is_signed,
     joint_peaks,
+    name_row,
     new_grid,
     peaks,
 )
@@ -95,7 +96,7 @@ def plot_maps(
             draw_map(panel, values[row], scale, grey=None if grey is None else grey[row], opacity=opacity)
         for panel in axes[row]:
             _draw_outlines(panel, outlines, row)
-        axes[row, 0].set_ylabel(titles[row], fontsize=TEXT_SIZE)
+        name_row(axes[row, 0], titles[row], images.shape[2:])
     for panel, name in zip(axes[0], ["image", *maps], strict=True):
         panel.set_title(name, fontsize=TEXT_SIZE)
     for bar, signed in zip(bars, signs, strict=True):

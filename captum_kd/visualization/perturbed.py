@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_kd.functional import keep_mask, road
-from captum_kd.visualization.grid import TEXT_SIZE, draw_picture
+from captum_kd.visualization.grid import TEXT_SIZE, draw_picture, enclose, fill
 from captum_kd.visualization.layers import LayerPairs, Place, draw_layers, resized_maps
 from captum_kd.visualization.style import displayable
 
@@ -27,9 +27,9 @@ def plot_kept(
 ) -> tuple[Figure, Any]:
     """Images reduced to the pixels that maps rank highest, the others imputed, as a model is fed them.
 
-    The perturbation is :func:`captum_kd.functional.road`. Where a map does not rank enough pixels, as where
-    it is zero all over, the rest is drawn at random, and the panel says how much. From scattered pixels
-    imputation restores much of an image, so such a panel says nothing of the map.
+    The perturbation is :func:`captum_kd.functional.road`; a line encloses what is kept. Where a map does not
+    rank enough pixels, as where it is zero all over, the rest is drawn at random, and the panel says how
+    much. From scattered pixels imputation restores much of an image, so such a panel says little of the map.
 
     Args:
         images: As the models take them, floating point ``(n, c, h, w)``; shown as
@@ -57,22 +57,25 @@ def plot_kept(
     originals = images.detach().cpu()
     kept: dict[Place, Tensor] = {}
     random: dict[Place, Tensor] = {}
+    masks: dict[Place, Tensor] = {}
     for place, values in resized_maps(originals, maps, sides).items():
         generator = torch.Generator().manual_seed(seed)
         perturbed = road(originals, values, share=share, generator=generator)
         kept[place] = displayable(perturbed, like=originals)
         random[place] = _random_share(values, share)
+        masks[place] = keep_mask(values, share)
 
     def draw(panel: Any, place: Place, i: int) -> None:
         draw_picture(panel, kept[place][i])
+        enclose(panel, masks[place][i].float(), 0.5, width=0.6)
         if random[place][i] >= 0.005:
-            panel.set_xlabel(f"{100 * random[place][i]:.0f} % of it at random", fontsize=TEXT_SIZE - 1)
+            panel.set_xlabel(f"{100 * random[place][i]:.0f} % of these at random", fontsize=TEXT_SIZE - 1)
 
     figure, axes, _ = draw_layers(images, maps, sides, draw, row_titles, title, keys=0)
     note = (
-        f"{100 * share:g} % of the pixels, those that each map ranks highest; the others are imputed (ROAD)"
+        f"Within lines: the {100 * share:g} % of the pixels that each map ranks highest. Others are imputed."
     )
-    figure.supxlabel(note, fontsize=TEXT_SIZE - 1)
+    figure.supxlabel(fill(note, figure.get_figwidth()), fontsize=TEXT_SIZE - 1)
     return figure, axes
 
 

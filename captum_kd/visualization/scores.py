@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from captum_kd.metrics import Score
 from captum_kd.visualization.style import SERIES_COLOURS, series_style
@@ -108,6 +109,8 @@ def scores_figure(
     for points, scores in zip(list(axes.containers), series.values(), strict=True):
         heights = [s.null_high for s in scores]
         axes.plot(points[0].get_xdata(), heights, "_", color="0.3", markersize=9, label="_null")
+    null = Line2D([], [], color="0.3", marker="_", linestyle="", markersize=9, label="95 % of the null")
+    draw_legend(axes, [*axes.get_legend_handles_labels()[0], null])
     return figure, axes
 
 
@@ -115,6 +118,11 @@ def label_axes(axes: Any, ylabel: str, title: str | None) -> None:
     """Names, a legend beside the axes, and no box around them."""
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    draw_legend(axes, axes.get_legend_handles_labels()[0])
     if title:
         axes.set_title(title, fontsize=10)
+
+
+def draw_legend(axes: Any, handles: list[Any]) -> None:
+    """A legend beside the axes."""
+    axes.legend(handles=handles, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
