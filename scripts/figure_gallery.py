@@ -22,13 +22,13 @@ from captum_kd.visualization import plot_curves, plot_models
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 METHODS = ("Grad-CAM", "Grad-CAM difference", "UniCAM, published objective", "UniCAM, uniqueness")
 SCORED = 128
-SHOWN = 4
-IMAGES_OF_LAYERS = (1, 3)
+SHOWN = 3
+IMAGES_OF_LAYERS = (1, 2)
 
 
 @click.command()
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--dpi", default=110, show_default=True)
+@click.option("--dpi", default=80, show_default=True)
 def main(out: Path, dpi: int) -> None:
     """Writes the figures to the folder OUT."""
     out.mkdir(parents=True, exist_ok=True)
@@ -62,12 +62,11 @@ def figures() -> Iterator[tuple[str, Figure]]:
     yield "scores_students", comparison.plot_scores(quantities=["RS student", "RS distilled"])[0]
     yield "methods", comparison.plot_maps("layer3", "student")[0]
     yield "models", comparison.plot_models("Grad-CAM", "layer3")[0]
-    yield "models_overlay", comparison.plot_models("Grad-CAM", "layer3", opacity=0.6)[0]
     chosen = {"students": ["student"], "images": IMAGES_OF_LAYERS}
     for method, name in (("UniCAM, uniqueness", "unicam"), ("Grad-CAM", "grad_cam")):
         yield f"layers_{name}", comparison.plot_layers(method, **chosen)[0]
     yield "layers_students", comparison.plot_layers("UniCAM, uniqueness", images=[1])[0]
-    yield "kept", comparison.plot_kept("UniCAM, uniqueness", **chosen)[0]
+    yield "kept", comparison.plot_kept("UniCAM, uniqueness", LAYERS[1:], **chosen)[0]
 
     shown, predicted = images[:SHOWN], {}
     for name in ("teacher", "base", "student"):

@@ -10,7 +10,8 @@ POSITIVE_COLOURS = "inferno"
 # Zero is white in the middle. Both ends are dark, so signed panels also get contours: negative ones dashed.
 SIGNED_COLOURS = "PuOr_r"
 
-# Okabe and Ito's colours, distinct under all common kinds of colour blindness; in grey the markers tell.
+# Okabe and Ito's colours, with grey for their yellow, which is faint on white: distinct under all common
+# kinds of colour blindness. In grey the markers tell.
 SERIES_COLOURS = ("#999999", "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#000000")
 SERIES_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
