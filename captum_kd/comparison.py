@@ -16,18 +16,19 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_kd.comparison_figures import maps_figure, scores_figure
+from captum_kd.comparison_figures import MapFigures, known_name, one_name
 from captum_kd.comparison_file import Maps, read_comparison, write_comparison
 from captum_kd.metrics import Score
 from captum_kd.report.page import png, render_page
 from captum_kd.report.tables import Cell, Table, score_cell
+from captum_kd.visualization import scores_figure
 
 COLUMNS = ("student", "layer", "quantity", *Score._fields)
 MAIN_QUANTITIES = ("FSS", "RS student", "RS base", "RS distilled", "RS residual")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
+class Comparison(MapFigures):
     """The result of :func:`captum_kd.compare`.
 
     Attributes:
@@ -78,9 +79,9 @@ class Comparison:
         Raises:
             ValueError: There is no such score; the message lists what there is.
         """
-        student = self._one(student, self.students, "student")
-        _known(layer, self.layers, "layer")
-        _known(quantity, self._quantities(student), "quantity")
+        student = one_name(student, self.students, "student")
+        known_name(layer, self.layers, "layer")
+        known_name(quantity, self._quantities(student), "quantity")
         for row in self._of(student):
             if (row["layer"], row["quantity"]) == (layer, quantity):
                 return _score(row)
@@ -176,32 +177,6 @@ class Comparison:
         ylabel = quantities[0] if len(quantities) == 1 else "score"
         return scores_figure(series, self.layers, ylabel=ylabel, title=title)
 
-    def plot_maps(self, layer: str | None = None, student: str | None = None) -> tuple[Figure, Any]:
-        """The shown images with the maps of every method, its two sides on one scale.
-
-        Args:
-            layer: Which. None: the last but one that has maps.
-            student: Which; may be left out where there is only one.
-
-        Returns:
-            The figure and its axes, an array ``(images, 1 + 2 * methods)``.
-
-        Raises:
-            ValueError: No such student or layer, or no maps were made.
-        """
-        student = self._one(student, self.students, "student")
-        maps = self.maps.get(student, {})
-        if not maps or not self.sides or not len(self.images):
-            raise ValueError(
-                "There are no maps to plot: compare(shown=..., methods=...) makes them, of layers that give "
-                "(n, c, h, w)."
-            )
-        layer = list(maps)[-2:][0] if layer is None else layer
-        _known(layer, tuple(maps), "layer")
-        classes = self.settings.get("class_names") or []
-        titles = [classes[i][:18] if i < len(classes) else f"class {i}" for i in self.labels.tolist()]
-        return maps_figure(self.images, maps[layer], self.sides, titles, f"{student}, {layer}")
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, which holds tensors and text, never code."""
         write_comparison(path, {f.name: getattr(self, f.name) for f in fields(self)})
@@ -253,19 +228,6 @@ class Comparison:
 
     def _quantities(self, student: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row["quantity"] for row in self._of(student)))
-
-    def _one(self, name: str | None, names: tuple[str, ...], option: str) -> str:
-        if name is None:
-            if len(names) > 1:
-                raise ValueError(f"{option} is needed, one of {', '.join(map(repr, names))}.")
-            return names[0]
-        return _known(name, names, option)
-
-
-def _known(name: str, names: tuple[str, ...], option: str) -> str:
-    if name not in names:
-        raise ValueError(f"{option} must be one of {', '.join(map(repr, names))}, got {name!r}.")
-    return name
 
 
 def _score(row: dict[str, Any]) -> Score:

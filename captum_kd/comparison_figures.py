@@ -1,99 +1,238 @@
-"""The figures of a comparison: scores per layer, and maps side by side."""
+"""The figures of a comparison that show its maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_kd.metrics import Score
-from captum_kd.pair_maps import upsample
-from captum_kd.visualization import plot_intervals, plot_maps
+from captum_kd.comparison_file import Maps
+from captum_kd.visualization import maps_figure, plot_kept, plot_layers, plot_models
 
-MOST_SERIES = 8  # that a figure can tell apart
+_ONE_MODEL_SIDES = ("student", "base")
 
 
-def scores_figure(
-    series: Mapping[str, Sequence[Score]],
-    layers: Sequence[str],
-    *,
-    ylabel: str = "score",
-    title: str | None = None,
-) -> tuple[Figure, Any]:
-    """Scores with their intervals; a dash marks the 95 % quantile of each null.
+class MapFigures:
+    """The figures that :class:`~captum_kd.comparison.Comparison` makes of its images and maps."""
 
-    Args:
-        series: Name of a series to its score at each layer; at most 8 series.
-        layers: Names on the horizontal axis.
-        ylabel: Name of the vertical axis.
-        title: Above the axes.
+    images: Tensor
+    labels: Tensor
+    maps: Maps
+    sides: dict[str, tuple[str, str]]
+    settings: dict[str, Any]
 
-    Returns:
-        The figure and its axes.
+    def plot_maps(self, layer: str | None = None, student: str | None = None) -> tuple[Figure, Any]:
+        """The shown images with the maps of every method at one layer, its two sides on one scale.
+
+        Args:
+            layer: Which. None: the last but one that has maps.
+            student: Which; may be left out where there is only one.
+
+        Returns:
+            The figure and its axes, an array ``(images, 1 + 2 * methods)``.
+
+        Raises:
+            ValueError: No such student or layer, or no maps were made.
+        """
+        student = one_name(student, tuple(self.maps), "student")
+        names = self._map_layers()
+        layer = names[-2:][0] if layer is None else known_name(layer, names, "layer")
+        maps = self.maps[student][layer]
+        return maps_figure(self.images, maps, self.sides, self._row_titles(), f"{student}, {layer}")
+
+    def plot_models(
+        self,
+        method: str = "Grad-CAM",
+        layer: str | None = None,
+        *,
+        students: Sequence[str] | None = None,
+        images: Sequence[int] | None = None,
+        shared_scale: bool = True,
+        opacity: float | None = None,
+    ) -> tuple[Figure, Any]:
+        """One method's maps of the base model and the students, as in the paper's Figure 3.
+
+        Args:
+            method: One that explains one model, such as "Grad-CAM", of those that ``compare`` was given.
+            layer: Which. None: the last but one that has maps.
+            students: Which. None: all.
+            images: Numbers of the shown images. None: all.
+            shared_scale: One scale for all models within a row; False: each panel has its own.
+            opacity: Draw maps over the images, see :func:`captum_kd.visualization.plot_maps`.
+
+        Returns:
+            The figure and its axes, an array ``(images, 2 + students)``.
+
+        Raises:
+            ValueError: An unknown name, a method that explains a pair of models, or no maps were made.
+        """
+        chosen = self._chosen(method, None, students)
+        if self.sides[method] != _ONE_MODEL_SIDES:
+            fitting = [name for name, sides in self.sides.items() if sides == _ONE_MODEL_SIDES]
+            cure = (
+                f"Of one model are: {', '.join(map(repr, fitting))}."
+                if fitting
+                else "Pass one to compare, for instance compare(methods=['Grad-CAM', ...])."
+            )
+            raise ValueError(
+                f"{method!r} gives {' and '.join(self.sides[method])} maps of a pair of models, not maps of "
+                f"one model. {cure}"
+            )
+        names = self._map_layers()
+        layer = names[-2:][0] if layer is None else known_name(layer, names, "layer")
+        rows = self._rows(images)
+        # The base model's maps do not depend on the student.
+        columns = {"base": next(iter(chosen.values()))[layer][1][rows]}
+        columns.update({student: pairs[layer][0][rows] for student, pairs in chosen.items()})
+        return plot_models(
+            self.images[rows],
+            columns,
+            shared_scale=shared_scale,
+            opacity=opacity,
+            row_titles=self._row_titles(rows),
+            title=f"{method}, {layer}",
+        )
+
+    def plot_layers(
+        self,
+        method: str,
+        layers: Sequence[str] | None = None,
+        *,
+        students: Sequence[str] | None = None,
+        images: Sequence[int] | None = None,
+        shared_scale: bool = True,
+    ) -> tuple[Figure, Any]:
+        """Both sides of a method at every layer, as in the paper's Figure 5.
+
+        Args:
+            method: One of those that ``compare`` was given.
+            layers: Which. None: all that have maps.
+            students: Which, below each other. None: all.
+            images: Numbers of the shown images. None: all.
+            shared_scale: One scale for the maps of an image at a layer; False: each panel has its own.
+
+        Returns:
+            The figure and its axes, an array ``(images * 2 * students, 1 + layers)``.
+
+        Raises:
+            ValueError: An unknown name, or no maps were made.
+        """
+        rows = self._rows(images)
+        return plot_layers(
+            self.images[rows],
+            self._chosen(method, layers, students, rows),
+            sides=self.sides[method],
+            shared_scale=shared_scale,
+            row_titles=self._row_titles(rows),
+            title=method,
+        )
+
+    def plot_kept(
+        self,
+        method: str,
+        layers: str | Sequence[str] | None = None,
+        *,
+        share: float = 0.2,
+        students: Sequence[str] | None = None,
+        images: Sequence[int] | None = None,
+    ) -> tuple[Figure, Any]:
+        """The images reduced to what maps rank highest, as in the paper's Figures 1 and C.1.
+
+        Args:
+            method: One of those that ``compare`` was given.
+            layers: Which. None: all that have maps.
+            share: The share of pixels that is kept; the others are imputed (ROAD).
+            students: Which, below each other. None: all.
+            images: Numbers of the shown images. None: all.
+
+        Returns:
+            The figure and its axes, an array ``(images * 2 * students, 1 + layers)``.
+
+        Raises:
+            ValueError: An unknown name, a share that is not from 0 to 1, or no maps were made.
+        """
+        rows = self._rows(images)
+        return plot_kept(
+            self.images[rows],
+            self._chosen(method, layers, students, rows),
+            share=share,
+            sides=self.sides[method],
+            seed=self.settings.get("seed", 0),
+            row_titles=self._row_titles(rows),
+            title=method,
+        )
+
+    def _map_layers(self) -> tuple[str, ...]:
+        """The layers that have maps, which are the same for all students."""
+        layers = tuple(next(iter(self.maps.values()), {}))
+        if not layers or not self.sides or not len(self.images):
+            raise ValueError(
+                "There are no maps to plot: compare(shown=..., methods=...) makes them, of layers that give "
+                "(n, c, h, w)."
+            )
+        return layers
+
+    def _chosen(
+        self,
+        method: str,
+        layers: str | Sequence[str] | None,
+        students: Sequence[str] | None,
+        rows: Sequence[int] | None = None,
+    ) -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
+        """One method's maps of some images, by student and layer."""
+        names = self._map_layers()
+        if method not in self.sides:
+            raise ValueError(
+                f"method must be one of {', '.join(map(repr, self.sides))}, got {method!r}; for others pass "
+                "compare(methods=[...])."
+            )
+        wanted = (layers,) if isinstance(layers, str) else names if layers is None else tuple(layers)
+        models = tuple(self.maps) if students is None else tuple(students)
+        chosen: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
+        for student in models:
+            of_student = self.maps[known_name(student, tuple(self.maps), "student")]
+            chosen[student] = {}
+            for layer in wanted:
+                ours, theirs = of_student[known_name(layer, names, "layer")][method]
+                picked = slice(None) if rows is None else list(rows)
+                chosen[student][layer] = (ours[picked], theirs[picked])
+        return chosen
+
+    def _rows(self, images: Sequence[int] | None) -> list[int]:
+        self._map_layers()
+        rows = list(range(len(self.images))) if images is None else list(images)
+        for row in rows:
+            if not 0 <= row < len(self.images):
+                raise ValueError(f"images must be numbers from 0 to {len(self.images) - 1}, got {row}.")
+        return rows
+
+    def _row_titles(self, rows: Sequence[int] | None = None) -> list[str]:
+        classes = self.settings.get("class_names") or []
+        labels = self.labels if rows is None else self.labels[list(rows)]
+        return [classes[i][:18] if i < len(classes) else f"class {i}" for i in labels.tolist()]
+
+
+def known_name(name: str, names: tuple[str, ...], option: str) -> str:
+    """The name, if it is one of ``names``.
 
     Raises:
-        ValueError: No series, or more than 8.
-
-    Example:
-        >>> score = Score(0.5, 0.4, 0.6, 0.0, 0.1, 0.005, 99, "unbiased")
-        >>> figure, axes = scores_figure({"RS student": [score]}, ["layer4"])
-        >>> axes.lines[-1].get_ydata().tolist()
-        [0.1]
+        ValueError: It is not.
     """
-    if not 1 <= len(series) <= MOST_SERIES:
-        raise ValueError(
-            f"A figure can tell 1 to {MOST_SERIES} series apart, got {len(series)}: choose fewer quantities "
-            "or students."
-        )
-    figure, axes = plot_intervals(
-        {name: [(s.value, s.low, s.high) for s in scores] for name, scores in series.items()},
-        layers,
-        ylabel=ylabel,
-        title=title,
-    )
-    for points, scores in zip(list(axes.containers), series.values(), strict=True):
-        heights = [s.null_high for s in scores]
-        axes.plot(points[0].get_xdata(), heights, "_", color="0.3", markersize=9, label="_null")
-    return figure, axes
+    if name not in names:
+        raise ValueError(f"{option} must be one of {', '.join(map(repr, names))}, got {name!r}.")
+    return name
 
 
-def maps_figure(
-    images: Tensor,
-    maps: Mapping[str, tuple[Tensor, Tensor]],
-    sides: Mapping[str, tuple[str, str]],
-    row_titles: Sequence[str],
-    title: str,
-) -> tuple[Figure, Any]:
-    """Images with the two maps of every method, which share a scale.
+def one_name(name: str | None, names: tuple[str, ...], option: str) -> str:
+    """The name, which may be left out where there is only one.
 
-    Args:
-        images: As the models took them, ``(n, c, h, w)``; each is stretched to [0, 1].
-        maps: Method to its two maps, ``(n, 1, h', w')``, upsampled here.
-        sides: Method to what its two maps are.
-        row_titles: One per image.
-        title: Above the figure.
-
-    Returns:
-        The figure and its axes, an array ``(n, 1 + 2 * methods)``.
-
-    Example:
-        >>> pair = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
-        >>> words = {"mine": ("student", "base")}
-        >>> maps_figure(torch.rand(2, 3, 8, 8), {"mine": pair}, words, ["a", "b"], "layer4")[1].shape
-        (2, 3)
+    Raises:
+        ValueError: It is left out where there are several, or unknown.
     """
-    size = (images.shape[2], images.shape[3])
-    columns: dict[str, Tensor] = {}
-    groups = []
-    for method, pair in maps.items():
-        names = [f"{method.replace(', ', chr(10))}\n{side}" for side in sides[method]]
-        groups.append(names)
-        columns.update({name: upsample(m, size) for name, m in zip(names, pair, strict=True)})
-    low, high = (f(images, dim=(1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
-    shown = (images - low) / (high - low).clamp_min(1e-12)
-    # A picture has one or three channels; of other inputs the mean is shown.
-    shown = shown if shown.shape[1] in (1, 3) else shown.mean(dim=1, keepdim=True)
-    return plot_maps(shown.expand(-1, 3, -1, -1), columns, shared=groups, row_titles=row_titles, title=title)
+    if name is None:
+        if len(names) > 1:
+            raise ValueError(f"{option} is needed, one of {', '.join(map(repr, names))}.")
+        return names[0]
+    return known_name(name, names, option)

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from captum_kd.compare import compare
 from captum_kd.comparison import COLUMNS, MAIN_QUANTITIES, Comparison
-from captum_kd.comparison_figures import scores_figure
 from captum_kd.labels import LabelEmbeddings
+from captum_kd.visualization import scores_figure
 from tests.networks import Network, classes, images, pair
 
 LAYERS = ("first_relu", "second_relu", "head")
