@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_kd.methods import upsample
 from captum_kd.metrics import Score
+from captum_kd.pictures import as_pictures
 from captum_kd.visualization import plot_intervals, plot_maps
 
 MOST_SERIES = 8  # that a figure can tell apart
@@ -70,7 +70,7 @@ def maps_figure(
     """Images with the two maps of every method, which share a scale.
 
     Args:
-        images: As the models took them, ``(n, c, h, w)``; each is stretched to [0, 1].
+        images: As the models took them, ``(n, c, h, w)``; shown by :func:`~captum_kd.pictures.as_pictures`.
         maps: Method to its two maps, ``(n, 1, h', w')``, upsampled here.
         sides: Method to what its two maps are.
         row_titles: One per image.
@@ -80,6 +80,7 @@ def maps_figure(
         The figure and its axes, an array ``(n, 1 + 2 * methods)``.
 
     Example:
+        >>> import torch
         >>> pair = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
         >>> words = {"mine": ("student", "base")}
         >>> maps_figure(torch.rand(2, 3, 8, 8), {"mine": pair}, words, ["a", "b"], "layer4")[1].shape
@@ -92,8 +93,4 @@ def maps_figure(
         names = [f"{method.replace(', ', chr(10))}\n{side}" for side in sides[method]]
         groups.append(names)
         columns.update({name: upsample(m, size) for name, m in zip(names, pair, strict=True)})
-    low, high = (f(images, dim=(1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
-    shown = (images - low) / (high - low).clamp_min(1e-12)
-    # A picture has one or three channels; of other inputs the mean is shown.
-    shown = shown if shown.shape[1] in (1, 3) else shown.mean(dim=1, keepdim=True)
-    return plot_maps(shown.expand(-1, 3, -1, -1), columns, shared=groups, row_titles=row_titles, title=title)
+    return plot_maps(as_pictures(images), columns, shared=groups, row_titles=row_titles, title=title)
