@@ -38,25 +38,32 @@
     });
   }
 
+  // A table of colours as whole pixels, whatever the byte order of the machine.
+  function opaque(table) {
+    const pixels = new Uint8ClampedArray(4 * 256).fill(255);
+    for (let i = 0; i < 256; i++) pixels.set(table.subarray(3 * i, 3 * i + 3), 4 * i);
+    return new Uint32Array(pixels.buffer);
+  }
+
   function draw(canvas, map, signed, limit) {
     const context = canvas.getContext("2d");
     const picture = context.createImageData(canvas.width, canvas.height);
-    const table = signed ? colours.signed : colours.positive;
-    const values = map.values ? decode(map, signed) : new Float32Array(map.size[0] * map.size[1]);
+    const pixels = new Uint32Array(picture.data.buffer);
+    const table = opaque(signed ? colours.signed : colours.positive);
+    const [rows, width] = map.size;
+    const values = map.values ? decode(map, signed) : new Float32Array(rows * width);
     const gain = limit > 0 ? map.peak / limit : 0;
-    const columns = neighbours(map.size[1], canvas.width);
-    neighbours(map.size[0], canvas.height).forEach(([top, bottom, down], y) => {
-      columns.forEach(([left, right, across], x) => {
-        const at = (row, column) => values[row * map.size[1] + column];
-        const upper = at(top, left) * (1 - across) + at(top, right) * across;
-        const lower = at(bottom, left) * (1 - across) + at(bottom, right) * across;
-        const share = (upper * (1 - down) + lower * down) * gain;
-        const level = Math.max(0, Math.min(255, Math.floor((signed ? (share + 1) / 2 : share) * 256)));
-        const pixel = 4 * (y * canvas.width + x);
-        picture.data.set(table.subarray(3 * level, 3 * level + 3), pixel);
-        picture.data[pixel + 3] = 255;
-      });
-    });
+    const columns = neighbours(width, canvas.width);
+    let pixel = 0;
+    for (const [top, bottom, down] of neighbours(rows, canvas.height)) {
+      const line = values.subarray(top * width, (top + 1) * width)
+        .map((value, i) => (value * (1 - down) + values[bottom * width + i] * down) * gain);
+      for (const [left, right, across] of columns) {
+        const share = line[left] * (1 - across) + line[right] * across;
+        const level = Math.floor((signed ? (share + 1) / 2 : share) * 256);
+        pixels[pixel++] = table[Math.max(0, Math.min(255, level))];
+      }
+    }
     context.putImageData(picture, 0, 0);
   }
 
@@ -80,7 +87,7 @@
     if (map.peak !== null) {
       const factor = LONG_SIDE / Math.max(...image.size);
       const [height, width] = image.size.map((length) => Math.max(1, Math.round(length * factor)));
-      amount = map.peak === 0 ? "0 everywhere" : `max ${short(map.peak)}`;
+      amount = map.peak === 0 ? "all 0" : `max ${method.signed ? "±" : ""}${short(map.peak)}`;
       label = map.peak === 0
         ? `${title}: zero everywhere`
         : `${title}: largest, ${short(map.peak)}, at the ${summit(map, method.signed)}; ` +
@@ -155,7 +162,7 @@
     const end = state.scale === "layer" ? "largest of all images" : "larger of the two";
     const kinds = new Set(layer.methods.map((method) => (method.signed ? "signed" : "positive")));
     find("ramps").replaceChildren(...[...kinds].map((kind) =>
-      ramp(kind, kind === "signed" ? "as far below 0" : "0", end)));
+      (kind === "signed" ? ramp(kind, "negative", "positive") : ramp(kind, "0", end))));
   }
 
   function showOpacity() {
