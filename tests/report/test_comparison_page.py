@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from captum.attr import LayerAttribution
 from matplotlib.image import imread
 
@@ -252,12 +253,11 @@ def test_the_keyboard_alone_works_every_control(opened: Opened) -> None:
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_it_fits_and_is_accessible(browser: Any, file: Path, width: int, colours: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     opened = Opened(browser, file, width, color_scheme=colours, reduced_motion="reduce")
     page = opened.page
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    results = axe.Axe().run(page)
+    results = Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
     assert len(results.response["passes"]) > 20
     assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
