@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import importlib
 import io
@@ -12,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_kd.comparison_figures import MapFigures, known_name, one_name
 from captum_kd.comparison_file import Maps, read_comparison, write_comparison
 from captum_kd.metrics import Score
-from captum_kd.report.page import png, render_page
+from captum_kd.report.comparison_page import comparison_page
 from captum_kd.report.tables import Cell, Table, score_cell
 from captum_kd.visualization import scores_figure
 
@@ -119,23 +117,21 @@ class Comparison(MapFigures):
         return "\n\n".join(table.to_markdown() for table in self.tables()) + "\n"
 
     def to_html(self) -> str:
-        """One page that needs no other file: tables, scores as a figure, and the maps of every layer."""
-        maps = [
-            (student, layer, _data_url(self.plot_maps(layer, student)[0]))
+        """One page that needs no other file: scores with intervals and nulls, and the maps to explore.
+
+        It shows more where ``settings`` has it: "command", "data" and "notes" (texts, notes a list of them),
+        "class_names", "image_names" (a list, one for each shown image) and "skipped" (of each file left out
+        its "file" and "reason").
+
+        Returns:
+            The page. Names are escaped, and it forbids the browser every request.
+        """
+        scores = {
+            student: {(row["quantity"], row["layer"]): _score(row) for row in self._of(student)}
             for student in self.students
-            for layer in self.maps.get(student, {})
-            if self.sides and len(self.images)
-        ]
-        scores = [(student, _data_url(self.plot_scores(students=[student])[0])) for student in self.students]
-        accuracy, *tables = self.tables()
-        return render_page(
-            "comparison.html",
-            students=self.students,
-            settings=self.settings,
-            accuracy_table=accuracy,
-            tables=[Markup(table.to_html()) for table in tables],
-            scores=scores,
-            maps=maps,
+        }
+        return comparison_page(
+            self.settings, self.tables(), scores, self.images, self.labels, self.maps, self.sides
         )
 
     def tables(self) -> list[Table]:
@@ -232,7 +228,3 @@ class Comparison(MapFigures):
 
 def _score(row: dict[str, Any]) -> Score:
     return Score(*(row[field] for field in Score._fields))
-
-
-def _data_url(figure: Figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(figure)).decode()

@@ -136,7 +136,7 @@ def test_without_maps_it_is_saved_too(tmp_path: Path) -> None:
     loaded = Comparison.load(tmp_path / "scores.safetensors")
     assert loaded.rows == comparison.rows
     assert loaded.images.shape == (0, 3, 12, 12)
-    assert "<img" in loaded.to_html()
+    assert 'id="viewer"' not in loaded.to_html()
     with pytest.raises(ValueError, match="no maps to plot"):
         loaded.plot_maps()
 
@@ -154,12 +154,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_the_page_needs_no_other_file_and_escapes_names(several: Comparison) -> None:
     page = several.to_html()
-    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "{{" not in page
     assert "<i>c" not in page
     assert "&lt;i&gt;c" in page
-    # A figure of scores for each student, of maps for each layer with positions.
-    assert page.count("<img") == 2 + 2 * 2
     for row in several.rows:
         assert f"<td>{round(row['value'], 3) + 0.0:.3f}<small>" in page
 
