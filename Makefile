@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PACKAGE := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test lint types unit benchmark clean
+.PHONY: demo test lint types unit docs benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/captum-kd demo
@@ -21,11 +21,15 @@ types: $(VENV)/.installed-test
 unit: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest  # small operations; on a busy machine more threads are slower
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build -E -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "The pages are in docs/_build/html; index.html is the first."
+
 benchmark: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/unicam_cost.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) docs/_build docs/tutorials
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,4 +41,8 @@ $(VENV)/.installed: $(PACKAGE) | $(BIN)/python
 
 $(VENV)/.installed-test: $(PACKAGE) | $(BIN)/python
 	$(INSTALL) --editable ".[test]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(PACKAGE) | $(BIN)/python
+	$(INSTALL) --editable ".[docs]"
 	touch $@ $(VENV)/.installed

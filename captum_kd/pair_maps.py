@@ -180,6 +180,7 @@ METHODS: dict[str, MapMethod] = {
     "UniCAM, row maximum": MapMethod(UNIQUE_SIDES, partial(unicam, objective="row_max")),
     "UniCAM, uniqueness": MapMethod(UNIQUE_SIDES, recommended),
 }
+"""What :func:`captum_kd.compare` makes maps by, each with the names of its two sides."""
 
 
 def _resolve(method: Any, name: Any) -> MapMethod:

@@ -26,7 +26,7 @@ def relu_margins(batch_norm: nn.Module) -> Tensor:
 
     Args:
         batch_norm: The BatchNorm whose output a ReLU follows, or a residual sum and then the ReLU; see
-            :func:`captum_kd.distill.taps.last_batch_norm`.
+            :func:`~captum_kd.distill.last_batch_norm`.
 
     Returns:
         Margins, ``(c,)``, none above 0, on the device of the BatchNorm, float32 or float64; computed in
@@ -97,7 +97,7 @@ def partial_l2(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: The teacher's, after :func:`margin_relu`; of the same shape.
 
     Returns:
-        A scalar, float32 or float64: the sum over all samples, channels and positions.
+        A scalar tensor (float32 or float64), the sum over all samples, channels and positions.
 
     Raises:
         ValueError: The shapes differ.

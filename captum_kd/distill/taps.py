@@ -51,7 +51,7 @@ def run_with_features(
         layers: Dotted names as in ``model.named_modules()``, for instance ``["layer3", "layer4"]``. Of a
             layer that runs several times the last run counts.
         before_relu: Give the features before the activation that the layer ends with: the input of the
-            module of :data:`ACTIVATIONS` whose output is the layer's output. A layer that does not end with
+            module of ``captum_kd.distill.taps.ACTIVATIONS`` whose output is the layer's output. A layer that does not end with
             one gives its output.
 
     Returns:
@@ -105,7 +105,7 @@ def last_batch_norm(model: nn.Module, layer: str) -> nn.Module:
         layer: A dotted name, for instance ``"layer4"``, or ``"features.41"`` for a BatchNorm itself.
 
     Returns:
-        A BatchNorm, for :func:`captum_kd.distill.overhaul.relu_margins`.
+        A BatchNorm, for :func:`~captum_kd.distill.relu_margins`.
 
     Raises:
         ValueError: There is no such layer, or no BatchNorm in its main branch.

@@ -67,8 +67,8 @@ def road(
     """Keeps the most relevant pixels of each image and imputes the others.
 
     The perturbation of ROAD (Rong et al., 2022): :func:`keep_mask` of the map, then
-    :func:`~captum_kd.functional.imputation.noisy_linear_imputation`. Set other values
-    with ``functools.partial(road, share=0.2)``.
+    :func:`~captum_kd.functional.noisy_linear_imputation`. Set other values with
+    ``functools.partial(road, share=0.2)``.
 
     Args:
         inputs: The images as the model takes them, floating point, of shape (n, c, h, w).

@@ -1,0 +1,104 @@
+"""Configuration of the documentation: `make docs` builds it, without network.
+
+Imports at the top are of the standard library and the package alone, so that pytest can collect this file.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import captum_kd
+
+HERE = Path(__file__).resolve().parent
+TUTORIALS = HERE.parent / "tutorials"
+
+project = "captum-kd"
+author = "The captum-kd authors"
+copyright = author  # noqa: A001
+version = release = captum_kd.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_click",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"captum-kd {version}"
+html_copy_source = False
+html_show_copyright = False
+
+# Notebooks are executed by the test suite; their outputs are committed.
+nb_execution_mode = "off"
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+html_math_renderer = "mathml"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+# Defaults as written in the source: "<objects at addresses>" say nothing.
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+
+nitpicky = True
+# Types of other libraries. Their inventories are on the web, and the build works without it.
+nitpick_ignore_regex = [
+    ("py:.*", r"(captum|click|matplotlib|nn|torch|torchmetrics|torchvision)\..*"),
+    ("py:.*", r"(collections\.abc|functools|numbers|os|typing)\..*"),
+    ("py:class", r"Tensor|Module|Figure|LayerAttribution"),
+    # Names for unions and literals, which the text of each argument spells out.
+    ("py:class", r"Estimator|Maps|Pair|TwoMaps|captum_kd\.attr\.unicam\._Self"),
+]
+
+
+def setup(app: Any) -> None:
+    """Bring the notebooks into the site, and let equations be MathML, which needs no script and no network."""
+    app.connect("config-inited", lambda _app, _config: copy_tutorials())
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+
+
+def copy_tutorials() -> None:
+    """Copy the notebooks beside the pages: Sphinx reads only what is below its source folder."""
+    target = HERE / "tutorials"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for notebook in TUTORIALS.glob("*.ipynb"):
+        shutil.copy2(notebook, target)
+
+
+def visit_math(translator: Any, node: Any) -> None:
+    """An equation in a line."""
+    _mathml(translator, node, block=False)
+
+
+def visit_math_block(translator: Any, node: Any) -> None:
+    """A displayed equation, with its number if it has one."""
+    _mathml(translator, node, block=True)
+
+
+def _mathml(translator: Any, node: Any, block: bool) -> None:
+    from docutils import nodes
+    from docutils.utils.math import MathError
+    from docutils.utils.math.latex2mathml import tex2mathml
+    from sphinx.util import logging
+
+    try:
+        mathml = tex2mathml(node.astext(), as_block=block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("equation: %s", error, location=node)
+        raise nodes.SkipNode from error
+    if not block:
+        translator.body.append(mathml)
+        raise nodes.SkipNode
+    translator.body.append(translator.starttag(node, "div", CLASS="math"))
+    if node.get("number"):
+        translator.body.append(f'<span class="eqno">({node["number"]})</span>')
+    translator.body.append(f"{mathml}</div>\n")
+    raise nodes.SkipNode
