@@ -16,7 +16,7 @@ TUTORIALS = HERE.parent / "tutorials"
 
 project = "captum-kd"
 author = "The captum-kd authors"
-copyright = author  # noqa: A001
+copyright = author
 version = release = captum_kd.__version__
 
 extensions = [
@@ -59,7 +59,7 @@ nitpick_ignore_regex = [
 
 
 def setup(app: Any) -> None:
-    """Bring the notebooks into the site, and let equations be MathML, which needs no script and no network."""
+    """Bring the notebooks into the site, and make equations MathML, which needs neither scripts nor network."""
     app.connect("config-inited", lambda _app, _config: copy_tutorials())
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
 

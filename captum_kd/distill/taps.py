@@ -51,8 +51,8 @@ def run_with_features(
         layers: Dotted names as in ``model.named_modules()``, for instance ``["layer3", "layer4"]``. Of a
             layer that runs several times the last run counts.
         before_relu: Give the features before the activation that the layer ends with: the input of the
-            module of ``captum_kd.distill.taps.ACTIVATIONS`` whose output is the layer's output. A layer that does not end with
-            one gives its output.
+            module of ``captum_kd.distill.taps.ACTIVATIONS`` whose output is the layer's output. A layer that
+            does not end with one gives its output.
 
     Returns:
         The model's output, and one tensor a layer in the order of ``layers``.
