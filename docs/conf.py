@@ -59,7 +59,7 @@ nitpick_ignore_regex = [
 
 
 def setup(app: Any) -> None:
-    """Bring the notebooks into the site, and make equations MathML, which needs neither scripts nor network."""
+    """Bring the notebooks into the site, and make equations MathML, which needs no script or network."""
     app.connect("config-inited", lambda _app, _config: copy_tutorials())
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
 
