@@ -5,6 +5,7 @@ Imports at the top are of the standard library and the package alone, so that py
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"captum-kd {version}"
 html_copy_source = False
 html_show_copyright = False
@@ -61,6 +64,8 @@ nitpick_ignore_regex = [
 def setup(app: Any) -> None:
     """Bring the notebooks into the site, and make equations MathML, which needs no script or network."""
     app.connect("config-inited", lambda _app, _config: copy_tutorials())
+    app.connect("doctree-read", lambda _app, doctree: trim_code(doctree))
+    app.connect("build-finished", lambda app, _error: copy_math_font(Path(app.outdir)))
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
 
 
@@ -71,6 +76,23 @@ def copy_tutorials() -> None:
     target.mkdir()
     for notebook in TUTORIALS.glob("*.ipynb"):
         shutil.copy2(notebook, target)
+
+
+def trim_code(doctree: Any) -> None:
+    """Take off the empty line at the end of an example, which tells doctest where its output ends."""
+    from docutils import nodes
+
+    for block in doctree.findall(nodes.literal_block):
+        if len(block.children) == 1:
+            text = block.astext().rstrip()
+            block.rawsource = text
+            block[0] = nodes.Text(text)
+
+
+def copy_math_font(site: Path) -> None:
+    """Let pages bring the font of their equations along; ziamath has STIX Two Math."""
+    for folder in importlib.util.find_spec("ziamath").submodule_search_locations:  # type: ignore[union-attr]
+        shutil.copy2(Path(folder, "fonts", "STIXTwoMath-Regular.ttf"), site / "_static")
 
 
 def visit_math(translator: Any, node: Any) -> None:
@@ -85,14 +107,13 @@ def visit_math_block(translator: Any, node: Any) -> None:
 
 def _mathml(translator: Any, node: Any, block: bool) -> None:
     from docutils import nodes
-    from docutils.utils.math import MathError
-    from docutils.utils.math.latex2mathml import tex2mathml
+    from math_core import LatexError, LatexToMathML
     from sphinx.util import logging
 
     try:
-        mathml = tex2mathml(node.astext(), as_block=block)
-    except MathError as error:
-        logging.getLogger(__name__).warning("equation: %s", error, location=node)
+        mathml = LatexToMathML().convert_with_local_state(node.astext(), displaystyle=block)
+    except LatexError as error:
+        logging.getLogger(__name__).warning("equation %s: %s", node.astext(), error, location=node)
         raise nodes.SkipNode from error
     if not block:
         translator.body.append(mathml)
