@@ -5,7 +5,7 @@ Imports at the top are of the standard library and the package alone, so that py
 
 from __future__ import annotations
 
-import importlib.util
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ html_show_copyright = False
 
 # Notebooks are executed by the test suite; their outputs are committed.
 nb_execution_mode = "off"
+nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
@@ -46,6 +47,7 @@ copybutton_prompt_is_regexp = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+maximum_signature_line_length = 90
 # Defaults as written in the source: "<objects at addresses>" say nothing.
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
@@ -65,6 +67,7 @@ def setup(app: Any) -> None:
     """Bring the notebooks into the site, and make equations MathML, which needs no script or network."""
     app.connect("config-inited", lambda _app, _config: copy_tutorials())
     app.connect("doctree-read", lambda _app, doctree: trim_code(doctree))
+    app.connect("sphinx-click-process-options", lambda _app, _context, lines: plain_paths(lines))
     app.connect("build-finished", lambda app, _error: copy_math_font(Path(app.outdir)))
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
 
@@ -89,10 +92,16 @@ def trim_code(doctree: Any) -> None:
             block[0] = nodes.Text(text)
 
 
+def plain_paths(lines: list[str]) -> None:
+    """Show defaults of paths as they are typed, not as Python's objects."""
+    lines[:] = [re.sub(r"\w+Path\('([^']*)'\)", r"\1", line) for line in lines]
+
+
 def copy_math_font(site: Path) -> None:
     """Let pages bring the font of their equations along; ziamath has STIX Two Math."""
-    for folder in importlib.util.find_spec("ziamath").submodule_search_locations:  # type: ignore[union-attr]
-        shutil.copy2(Path(folder, "fonts", "STIXTwoMath-Regular.ttf"), site / "_static")
+    import ziamath
+
+    shutil.copy2(Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf", site / "_static")
 
 
 def visit_math(translator: Any, node: Any) -> None:
