@@ -66,6 +66,7 @@ nitpick_ignore_regex = [
 def setup(app: Any) -> None:
     """Bring the notebooks into the site, and make equations MathML, which needs no script or network."""
     app.connect("config-inited", lambda _app, _config: copy_tutorials())
+    app.connect("autodoc-skip-member", lambda _app, _what, _name, member, *_: is_bare_field(member) or None)
     app.connect("doctree-read", lambda _app, doctree: trim_code(doctree))
     app.connect("sphinx-click-process-options", lambda _app, _context, lines: plain_paths(lines))
     app.connect("build-finished", lambda app, _error: copy_math_font(Path(app.outdir)))
@@ -95,6 +96,11 @@ def trim_code(doctree: Any) -> None:
 def plain_paths(lines: list[str]) -> None:
     """Show defaults of paths as they are typed, not as Python's objects."""
     lines[:] = [re.sub(r"\w+Path\('([^']*)'\)", r"\1", line) for line in lines]
+
+
+def is_bare_field(member: Any) -> bool:
+    """Whether it is a field of a named tuple that says nothing but its number; the class describes it."""
+    return str(getattr(member, "__doc__", "")).startswith("Alias for field number")
 
 
 def copy_math_font(site: Path) -> None:
