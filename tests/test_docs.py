@@ -40,7 +40,9 @@ def documented() -> list[Any]:
         objects += [resolve(name) for name in re.findall(r"auto(?:class|function|data):: ([\w.]+)", text)]
         for name in re.findall(r"automodule:: ([\w.]+)\n +:members:", text):
             module = importlib.import_module(name)
-            objects += [getattr(module, member) for member in public_names(module)]
+            members = {member: getattr(module, member) for member in public_names(module)}
+            # Constants have no docstring for autodoc to take, so the page has to say what they are.
+            objects += [v for n, v in members.items() if callable(v) or f"`{n}`" in text]
     return objects
 
 
