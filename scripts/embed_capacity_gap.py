@@ -33,7 +33,7 @@ from captum_kd.demo.networks import small_resnet
 from captum_kd.demo.planted_cue import normalise
 from captum_kd.distill.run_folder import read_run
 from captum_kd.functional import distance_correlation
-from captum_kd.scores import pooled_features
+from captum_kd.streaming import ModelLayers, layer_features
 
 OUTPUT = Path(captum_kd.__file__).parent / "demo" / "data"
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
@@ -97,12 +97,12 @@ def rounding_changes(
     before, after = (small_resnet(width, len(FASHION_MNIST_CLASSES)).eval() for _ in range(2))
     before.load_state_dict(weights)
     after.load_state_dict(again)
-    with torch.no_grad():
-        changed = (before(images).argmax(1) != after(images).argmax(1)).double().mean().item()
-    similar = [
-        distance_correlation(*(pooled_features(model, layer, images) for model in (before, after))).item()
-        for layer in LAYERS
-    ]
+    (first, _, output), (second, _, again_output) = (
+        layer_features(ModelLayers(model, [model.get_submodule(name) for name in LAYERS], "model"), images, 1)
+        for model in (before, after)
+    )
+    changed = (output.argmax(1) != again_output.argmax(1)).double().mean().item()
+    similar = [distance_correlation(x, y).item() for x, y in zip(first, second, strict=True)]
     return changed, min(similar)
 
 

@@ -32,8 +32,9 @@ def shown(cell: Any) -> list[set[str]]:
 
 
 def texts(cell: Any) -> list[str]:
-    results = [o["data"].get("text/plain", "") for o in cell["outputs"] if "data" in o]
-    return [printed(cell), *results]
+    """What is printed and shown as text; of a figure the text says no more than its size."""
+    data = [o["data"] for o in cell["outputs"] if "data" in o]
+    return [printed(cell), *(d.get("text/plain", "") for d in data if "image/png" not in d)]
 
 
 def skeleton(text: str) -> str:
