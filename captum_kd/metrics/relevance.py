@@ -108,7 +108,8 @@ def relevance_score(
     ``given`` it is the relevance of unique features: of what the features have beyond another model's.
 
     Never score maps on the labels that made them: maps by the relevance objective know those labels, and
-    score high even for permuted ones. Make such maps with a ``reference`` that is disjoint from ``inputs``.
+    score high even for permuted ones, also where their ``reference`` is disjoint from ``inputs``. Take maps
+    that see no labels: :meth:`UniCAM.recommended`.
 
     Args:
         forward_func: The model whose features are scored.
