@@ -28,7 +28,7 @@ class KeptFeatures:
 
     The maps are those of :meth:`UniCAM.recommended`, which sees no labels, so relevance of what they keep is
     not circular. Distilled maps reduce the images for the student, residual maps for the base model; random
-    maps of the layer's resolution, for each of the two, are the baseline.
+    maps of the layer's resolution, the same for both, are the baseline.
 
     Args:
         pairs: Each student with the base model.
@@ -46,6 +46,8 @@ class KeptFeatures:
         """Features ``(n, d)`` of a batch, of each layer that has positions."""
         # Of each batch its own, so that a batch gives the same whatever came before it.
         imputed, random = (torch.Generator().manual_seed(self.seed) for _ in range(2))
+        # By layer; made once for all models, since imputing costs more than they do.
+        randomly_kept: dict[int, Tensor] = {}
         features = {}
         for name, pair in self.pairs.items():
             both = self.methods[name].attribute_all(images)
@@ -55,11 +57,13 @@ class KeptFeatures:
             ):
                 for i, layer_maps in enumerate(maps):
                     if layer_maps.dim() == 4:
+                        if i not in randomly_kept:
+                            noise = torch.rand(layer_maps.shape, generator=random).to(layer_maps)
+                            randomly_kept[i] = road(images, noise, share=self.share, generator=random)
                         explained = ModelLayers(model, [layers[i]], role)
-                        noise = torch.rand(layer_maps.shape, generator=random).to(layer_maps)
-                        for key, values, draws in ((side, layer_maps, imputed), (word, noise, random)):
-                            kept = road(images, values, share=self.share, generator=draws)
-                            features[name, key, i] = layer_features(explained, kept, self.pool)[0][0]
+                        kept = road(images, layer_maps, share=self.share, generator=imputed)
+                        for key, reduced in ((side, kept), (word, randomly_kept[i])):
+                            features[name, key, i] = layer_features(explained, reduced, self.pool)[0][0]
         return features
 
 
