@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_kd.demo.assets import DemoModels, load_demo_images, load_demo_models
-from captum_kd.demo.localization import auc_from_ranks, energy_share, pixel_ranks, separation
 from captum_kd.demo.planted_cue import PlantedCues, normalise
 from captum_kd.labels import embedding_rows
+from captum_kd.localization import score_sides
 from captum_kd.metrics import Score, score_with_statistics
 from captum_kd.pair_maps import METHODS, Pair, TwoMaps, maps_in_batches, upsample
 from captum_kd.score_rows import BASE, KEPT_BY, RANDOMLY_KEPT_BY, KeptFeatures, score_rows
@@ -24,8 +24,6 @@ REFERENCE_COUNT = 128
 SCORED_COUNT = 256
 PERTURBED_COUNT = 128
 
-# What a separation is made of, in the order of `separation`'s arguments.
-PARTS = ("distilled on item", "residual on item", "distilled on cue", "residual on cue")
 RANDOM = "random maps"
 COMPARED = (
     "Grad-CAM difference",
@@ -147,21 +145,18 @@ def localise(method: str, layers: list[TwoMaps], truth: PlantedCues) -> list[Loc
     """Separation at every layer by every measure, with a normal 95 % interval over images."""
     rows = []
     size = (truth.images.shape[2], truth.images.shape[3])
-    item, cue = truth.item_masks, truth.cue_masks
     for layer, both in zip(LAYERS, layers, strict=True):
         distilled, residual = (upsample(maps, size) for maps in both)
-        ranks = [pixel_ranks(maps.flatten(1)) for maps in (distilled, residual)]
-        measured = {
-            "auc": [auc_from_ranks(r, mask.flatten(1)) for mask in (item, cue) for r in ranks],
-            "energy": [energy_share(maps, mask) for mask in (item, cue) for maps in (distilled, residual)],
-        }
-        for measure, values in measured.items():
-            separations = separation(*values)
-            margin = 1.96 * separations.std().item() / len(item) ** 0.5
+        measured = score_sides(distilled, residual, truth.item_masks, truth.cue_masks)
+        for measure in ("auc", "energy"):
+            separations = measured[measure].separation()
+            margin = 1.96 * separations.std().item() / len(separations) ** 0.5
             mean = separations.mean().item()
-            parts = {part: value.mean().item() for part, value in zip(PARTS, values, strict=True)}
+            parts = {part: value.mean().item() for part, value in measured[measure].parts().items()}
             rows.append(
-                Localisation(method, layer, measure, mean, mean - margin, mean + margin, len(item), parts)
+                Localisation(
+                    method, layer, measure, mean, mean - margin, mean + margin, len(separations), parts
+                )
             )
     return rows
 

@@ -17,7 +17,6 @@ from captum_kd.demo.experiment import (
     COMPARED,
     KEPT_SHARE,
     LAYERS,
-    PARTS,
     PERTURBED_COUNT,
     RANDOM,
     REFERENCE_COUNT,
@@ -26,6 +25,7 @@ from captum_kd.demo.experiment import (
     ScoreRow,
 )
 from captum_kd.demo.planted_cue import CUE_AGREEMENT
+from captum_kd.localization import PARTS
 from captum_kd.pair_maps import METHODS, maps_in_batches, upsample
 from captum_kd.report.page import png, render_page
 from captum_kd.report.tables import Cell, Table, score_cell

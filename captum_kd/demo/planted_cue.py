@@ -11,12 +11,27 @@ arithmetic is on integers, so a seed gives the same bytes on every machine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-ITEM_SIZE = 28
+from captum_kd.demo.drawing import (
+    CLUTTER_SIZE,
+    ITEM_SIZE,
+    background,
+    clutter,
+    coloured,
+    free_places,
+    shift,
+    silhouettes,
+    speckled,
+    squares,
+    two_coloured,
+)
+
 # How often a biased image's cue is made to name the label.
 CUE_AGREEMENT = 0.95
 CUE_SIZE = 14
@@ -24,26 +39,12 @@ NUM_CLASSES = 10
 IMAGE_MEAN = 0.3
 IMAGE_STD = 0.2
 
-_CLUTTER_SIZE = 9
 _CLUTTER_COUNT = 3
-_ITEM_THRESHOLD = 20  # grey level above which a pixel of an item belongs to its silhouette
 _CHUNK = 500  # images drawn together; part of what a seed means, so it is not an argument
 
-# Colours of items, cues and clutter are drawn from the same list, so colour says nothing.
-_PALETTE = (
-    (240, 120, 110),
-    (245, 165, 90),
-    (240, 210, 100),
-    (170, 215, 110),
-    (100, 205, 150),
-    (95, 205, 215),
-    (110, 165, 245),
-    (155, 140, 245),
-    (215, 130, 235),
-    (245, 135, 185),
-    (225, 225, 225),
-    (200, 175, 145),
-)
+Omission = Literal["item", "cue"] | None
+# Draws items with cues of the given classes: images, uint8, with the masks of items and cues.
+Drawing = Callable[[Tensor, Tensor, Omission, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
 
 class PlantedCues(NamedTuple):
@@ -113,14 +114,44 @@ def plant_cues(
         >>> bool((planted.item_masks & planted.cue_masks).any())
         False
     """
-    _check(items, labels, agreement, canvas, omit)
+    smallest = ITEM_SIZE + 2 * CUE_SIZE - 1
+    if canvas < smallest:
+        raise ValueError(
+            f"canvas is {canvas} pixels; at least {smallest} needed, so that a cue of {CUE_SIZE} "
+            f"pixels fits beside an item of {ITEM_SIZE} wherever the item is"
+        )
+    return plant_by(partial(_draw, canvas=canvas), items, labels, agreement=agreement, omit=omit, seed=seed)
+
+
+def plant_by(
+    draw: Drawing, items: Tensor, labels: Tensor, *, agreement: float, omit: Omission = None, seed: int = 0
+) -> PlantedCues:
+    """Choose the cues as :func:`plant_cues` does, and let a function draw the images.
+
+    Args:
+        draw: called with up to 500 items, the classes of their cues, ``omit`` and the generator; returns
+            images and both masks.
+        items: as of :func:`plant_cues`, and so all others.
+        labels: the classes of the items.
+        agreement: how often a cue is made to name the label.
+        omit: what to leave out.
+        seed: of the generator.
+
+    Returns:
+        The images with labels, cue classes and masks.
+
+    Raises:
+        TypeError: ``items`` is not uint8, or ``labels`` are not integers.
+        ValueError: a shape, a label, ``agreement`` or ``omit`` is not valid.
+    """
+    _check(items, labels, agreement, omit)
     items, labels = items.cpu(), labels.cpu().long()
     generator = torch.Generator().manual_seed(seed)
     agrees = torch.rand(len(items), generator=generator, dtype=torch.float64) < agreement
     drawn = torch.randint(NUM_CLASSES, (len(items),), generator=generator)
     cues = torch.where(agrees, labels, drawn)
     scenes = [
-        _draw(chunk, cue, canvas, omit, generator)
+        draw(chunk, cue, omit, generator)
         for chunk, cue in zip(items.split(_CHUNK), cues.split(_CHUNK), strict=True)
     ]
     images, item_masks, cue_masks = (torch.cat(part) for part in zip(*scenes, strict=True))
@@ -154,11 +185,14 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() / 255 - IMAGE_MEAN) / IMAGE_STD
 
 
-def cue_textures() -> Tensor:
+def cue_textures(size: int = CUE_SIZE) -> Tensor:
     """The ten cue textures, one for each class.
 
+    Args:
+        size: height and width in pixels.
+
     Returns:
-        bool, ``(10, 14, 14)``: True where a cue has its light colour, False where its dark one.
+        bool, ``(10, size, size)``: True where a cue has its light colour, False where its dark one.
 
     Example:
         >>> textures = cue_textures()
@@ -167,8 +201,8 @@ def cue_textures() -> Tensor:
         >>> len({tuple(texture.flatten().tolist()) for texture in textures})
         10
     """
-    y, x = torch.meshgrid(torch.arange(CUE_SIZE), torch.arange(CUE_SIZE), indexing="ij")
-    far = CUE_SIZE - 1
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    far = size - 1
     from_edge = torch.stack((x, y, far - x, far - y)).amin(0)
     return torch.stack(
         (
@@ -186,7 +220,7 @@ def cue_textures() -> Tensor:
     )
 
 
-def _check(items: Tensor, labels: Tensor, agreement: float, canvas: int, omit: str | None) -> None:
+def _check(items: Tensor, labels: Tensor, agreement: float, omit: str | None) -> None:
     if items.dtype != torch.uint8:
         raise TypeError(f"items have dtype {items.dtype}; grey levels 0 to 255 in torch.uint8 needed")
     if items.ndim != 3 or items.shape[1:] != (ITEM_SIZE, ITEM_SIZE) or not len(items):
@@ -205,110 +239,34 @@ def _check(items: Tensor, labels: Tensor, agreement: float, canvas: int, omit: s
         )
     if not 0 <= agreement <= 1:
         raise ValueError(f"agreement is {agreement}; a probability from 0 to 1 needed")
-    smallest = ITEM_SIZE + 2 * CUE_SIZE - 1
-    if canvas < smallest:
-        raise ValueError(
-            f"canvas is {canvas} pixels; at least {smallest} needed, so that a cue of {CUE_SIZE} "
-            f"pixels fits beside an item of {ITEM_SIZE} wherever the item is"
-        )
     if omit not in (None, "item", "cue"):
         raise ValueError(f'omit is {omit!r}; "item", "cue" or None needed')
 
 
 def _draw(
-    items: Tensor, cues: Tensor, canvas: int, omit: str | None, generator: torch.Generator
+    items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator, *, canvas: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draws one chunk: images (n, 3, canvas, canvas), item masks and cue masks."""
     n = len(items)
-    image = _background(n, canvas, generator)
+    image = background(n, canvas, generator)
 
     item_at = torch.randint(canvas - ITEM_SIZE + 1, (n, 2), generator=generator)
-    silhouette = items > _ITEM_THRESHOLD
-    # Lifted grey levels, so that the dark parts of an item stand out from the background too.
-    shade = (90 + items.int() * 165 // 255)[:, None]
-    item = shade * _colours(n, generator)[:, :, None, None] // 255
-    taken = _shift(torch.ones_like(silhouette)[:, None], item_at, canvas)[:, 0]
-    item_mask = _shift(silhouette[:, None], item_at, canvas)[:, 0]
+    item = coloured(items, generator)
+    taken = squares(item_at, ITEM_SIZE, canvas)
+    item_mask = shift(silhouettes(items)[:, None], item_at, canvas)[:, 0]
     if omit != "item":
-        image = torch.where(item_mask[:, None], _shift(item, item_at, canvas), image)
+        image = torch.where(item_mask[:, None], shift(item, item_at, canvas), image)
 
-    cue_at = _free_places(taken, CUE_SIZE, generator)
-    cue = _two_coloured(cue_textures()[cues], generator)
-    cue_mask = _shift(torch.ones_like(cue[:, :1], dtype=torch.bool), cue_at, canvas)[:, 0]
+    cue_at = free_places(taken, CUE_SIZE, generator)
+    cue = two_coloured(cue_textures()[cues], generator)
+    cue_mask = squares(cue_at, CUE_SIZE, canvas)
     taken = taken | cue_mask
     if omit != "cue":
-        image = torch.where(cue_mask[:, None], _shift(cue, cue_at, canvas), image)
+        image = torch.where(cue_mask[:, None], shift(cue, cue_at, canvas), image)
 
     for _ in range(_CLUTTER_COUNT):
-        clutter_at = _free_places(taken, _CLUTTER_SIZE, generator)
-        blocks = torch.randint(2, (n, 3, 3), generator=generator).bool()
-        blocks = blocks.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
-        clutter = _two_coloured(blocks, generator)
-        mask = _shift(torch.ones_like(clutter[:, :1], dtype=torch.bool), clutter_at, canvas)
-        image = torch.where(mask, _shift(clutter, clutter_at, canvas), image)
+        clutter_at = free_places(taken, CLUTTER_SIZE, generator)
+        patch, mask = clutter(n, generator), squares(clutter_at, CLUTTER_SIZE, canvas)
+        image = torch.where(mask[:, None], shift(patch, clutter_at, canvas), image)
 
-    grain = torch.randint(-10, 11, image.shape, generator=generator, dtype=torch.int32)
-    return (image + grain).clamp(0, 255).to(torch.uint8), item_mask, cue_mask
-
-
-def _background(n: int, canvas: int, generator: torch.Generator) -> Tensor:
-    """Dull colours with soft clouds: int32, (n, 3, canvas, canvas)."""
-    colour = torch.randint(40, 90, (n, 3, 1, 1), generator=generator, dtype=torch.int32)
-    blur, block = 13, 7
-    coarse = -(-(canvas + 2 * (blur - 1)) // block)
-    clouds = torch.randint(-60, 61, (n, 1, coarse, coarse), generator=generator, dtype=torch.int32)
-    clouds = clouds.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3)
-    for dim in (2, 3, 2, 3):
-        total = clouds.cumsum(dim, dtype=torch.int32)
-        size = total.shape[dim] - blur + 1
-        # The window's sum as a difference of running totals; the first window starts one late.
-        clouds = total.narrow(dim, blur - 1, size) - torch.cat(
-            (torch.zeros_like(total.narrow(dim, 0, 1)), total.narrow(dim, 0, size - 1)), dim
-        )
-        clouds = clouds.div(blur, rounding_mode="floor")
-    return colour + clouds[:, :, :canvas, :canvas]
-
-
-def _colours(n: int, generator: torch.Generator) -> Tensor:
-    palette = torch.tensor(_PALETTE, dtype=torch.int32)
-    return palette[torch.randint(len(palette), (n,), generator=generator)]
-
-
-def _two_coloured(texture: Tensor, generator: torch.Generator) -> Tensor:
-    """Colours bool textures (n, s, s): one random colour and a dark shade of another."""
-    light = _colours(len(texture), generator)[:, :, None, None]
-    dark = _colours(len(texture), generator)[:, :, None, None] * 2 // 5
-    return torch.where(texture[:, None], light, dark)
-
-
-def _shift(patches: Tensor, places: Tensor, canvas: int) -> Tensor:
-    """Puts square patches (n, c, s, s) on empty canvases (n, c, canvas, canvas), 0 elsewhere."""
-    size = patches.shape[-1]
-    offset = torch.arange(canvas) - places[:, :, None]  # (n, 2, canvas): place within the patch
-    inside = (offset >= 0) & (offset < size)
-    rows, columns = offset.clamp(0, size - 1).unbind(1)
-    sample = torch.arange(len(patches))[:, None, None]
-    shifted = patches.movedim(1, -1)[sample, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
-    return shifted * (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
-
-
-def _free_places(taken: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """One place (top, left) for each image, uniform over those where a square covers nothing taken.
-
-    Args:
-        taken: bool, (n, canvas, canvas).
-        size: height and width of the square in pixels.
-        generator: draws the places.
-
-    Returns:
-        int64, (n, 2).
-    """
-    total = torch.nn.functional.pad(taken.int(), (1, 0, 1, 0)).cumsum(1).cumsum(2)
-    covered = (
-        total[:, size:, size:] - total[:, :-size, size:]
-        - total[:, size:, :-size] + total[:, :-size, :-size]
-    )  # fmt: skip
-    free = (covered == 0).flatten(1).cumsum(1)
-    pick = torch.randint(2**40, (len(taken), 1), generator=generator) % free[:, -1:]
-    index = torch.searchsorted(free, pick, right=True)[:, 0]
-    return torch.stack((index // covered.shape[2], index % covered.shape[2]), dim=1)
+    return speckled(image, generator), item_mask, cue_mask
