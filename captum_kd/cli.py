@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import captum_kd
+from captum_kd.benchmark.command import benchmark
 from captum_kd.distill.command import distill
 from captum_kd.errors import explained_errors
 from captum_kd.explain.command import explain
@@ -69,5 +70,6 @@ def layers(architecture: str, image_size: int) -> None:
         click.echo(f"{name:{width}s}  {' x '.join(map(str, shape))}")
 
 
+main.add_command(benchmark)
 main.add_command(distill)
 main.add_command(explain)

@@ -1,0 +1,56 @@
+"""The methods that are compared. One of your own is a :class:`captum_kd.pair_maps.MapMethod` in a mapping."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from captum.attr import LayerIntegratedGradients
+from torch import Tensor, nn
+
+from captum_kd.pair_maps import METHODS, UNIQUE_SIDES, MapMethod, TwoMaps, difference
+
+# Captum's LayerLRP and LayerDeepLift do not run on residual blocks that use one ReLU twice.
+INTEGRATION_STEPS = 8
+RANDOM = "random maps"
+CEILING = "perfect masks"
+
+
+def integrated_gradients(model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Captum's LayerIntegratedGradients from an image of mid grey, summed over channels, with ReLU."""
+    method = LayerIntegratedGradients(model, layer)
+    maps: Tensor = method.attribute(
+        images, target=classes, n_steps=INTEGRATION_STEPS, internal_batch_size=8 * len(images)
+    )
+    return maps.sum(1, keepdim=True).relu()
+
+
+LOCALIZATION_METHODS: dict[str, MapMethod] = {
+    **METHODS,
+    "integrated gradients difference": MapMethod(
+        UNIQUE_SIDES, partial(difference, function=integrated_gradients)
+    ),
+}
+"""The benchmark's methods by name. Random maps and perfect masks, floor and ceiling, are added to any."""
+
+
+def random_maps(like: list[TwoMaps], seed: int = 0) -> list[TwoMaps]:
+    """Noise at each layer's resolution: what knowing nothing scores."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.rand(ours.shape, generator=generator), torch.rand(theirs.shape, generator=generator))
+        for ours, theirs in like
+    ]
+
+
+def perfect_maps(item: Tensor, cue: Tensor | None, layers: int) -> list[TwoMaps]:
+    """The masks themselves as maps: what the measures give at best. Without a place a cue's map is flat.
+
+    Args:
+        item: Masks of the item, ``(n, h, w)``.
+        cue: Masks of the cue, or None.
+        layers: Number of layers.
+    """
+    ours = item[:, None].float()
+    theirs = torch.ones_like(ours) if cue is None else cue[:, None].float()
+    return [(ours, theirs)] * layers
