@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,6 +63,29 @@ def score_sides(
         "energy": SideScores(*(energy_share(m, mask) for mask in masks for m in (distilled, residual))),
         "pointing": SideScores(*(pointing_game(m, mask) for mask in masks for m in (distilled, residual))),
     }
+
+
+def random_maps(like: Sequence[tuple[Tensor, Tensor]], seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Noise of the shapes of both maps of each layer: what knowing nothing scores."""
+    generator = torch.Generator().manual_seed(seed)
+    ours, theirs = ([torch.rand(maps[side].shape, generator=generator) for maps in like] for side in range(2))
+    return list(zip(ours, theirs, strict=True))
+
+
+def perfect_maps(item: Tensor, cue: Tensor | None, layers: int) -> list[tuple[Tensor, Tensor]]:
+    """The masks themselves as maps: what the measures give at best. Without a place a cue's map is flat.
+
+    Args:
+        item: Masks of the item, ``(n, h, w)``.
+        cue: Masks of the cue, or None.
+        layers: Number of layers.
+
+    Returns:
+        For each layer the two maps ``(n, 1, h, w)``.
+    """
+    ours = item[:, None].float()
+    theirs = torch.ones_like(ours) if cue is None else cue[:, None].float()
+    return [(ours, theirs)] * layers
 
 
 def ranking_auc(maps: Tensor, masks: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from captum_kd.architectures import default_layers
-from captum_kd.benchmark.methods import CEILING, RANDOM, perfect_maps, random_maps
+from captum_kd.benchmark.methods import CEILING, RANDOM
 from captum_kd.benchmark.subjects import Subject
 from captum_kd.benchmark.training import words_seed
 from captum_kd.demo.planted_cue import normalise
-from captum_kd.localization import all_zero, score_sides
+from captum_kd.localization import all_zero, perfect_maps, random_maps, score_sides
 from captum_kd.pair_maps import MapMethod, TwoMaps, maps_in_batches, upsample
 
 
@@ -65,6 +65,13 @@ def localize(
 
     Returns:
         A row for every pair, method, layer and measure; random maps first and perfect masks last.
+
+    Example:
+        >>> from captum_kd.benchmark.subjects import embedded_subject
+        >>> from captum_kd.pair_maps import METHODS
+        >>> rows = localize(embedded_subject(), {"mine": METHODS["Grad-CAM difference"]})
+        >>> list(dict.fromkeys(row.method for row in rows))
+        ['random maps', 'mine', 'perfect masks']
     """
     scored = subject.images.scored
     images = normalise(scored.images)

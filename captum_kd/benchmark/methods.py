@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor, nn
 
-from captum_kd.pair_maps import METHODS, UNIQUE_SIDES, MapMethod, TwoMaps, difference
+from captum_kd.pair_maps import METHODS, UNIQUE_SIDES, MapMethod, difference
 
 # Captum's LayerLRP and LayerDeepLift do not run on residual blocks that use one ReLU twice.
 INTEGRATION_STEPS = 8
@@ -32,25 +31,3 @@ LOCALIZATION_METHODS: dict[str, MapMethod] = {
     ),
 }
 """The benchmark's methods by name. Random maps and perfect masks, floor and ceiling, are added to any."""
-
-
-def random_maps(like: list[TwoMaps], seed: int = 0) -> list[TwoMaps]:
-    """Noise at each layer's resolution: what knowing nothing scores."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        (torch.rand(ours.shape, generator=generator), torch.rand(theirs.shape, generator=generator))
-        for ours, theirs in like
-    ]
-
-
-def perfect_maps(item: Tensor, cue: Tensor | None, layers: int) -> list[TwoMaps]:
-    """The masks themselves as maps: what the measures give at best. Without a place a cue's map is flat.
-
-    Args:
-        item: Masks of the item, ``(n, h, w)``.
-        cue: Masks of the cue, or None.
-        layers: Number of layers.
-    """
-    ours = item[:, None].float()
-    theirs = torch.ones_like(ours) if cue is None else cue[:, None].float()
-    return [(ours, theirs)] * layers

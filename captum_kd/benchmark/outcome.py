@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from captum_kd.benchmark.localization import LocalizationRow
 from captum_kd.benchmark.methods import CEILING, RANDOM
 from captum_kd.benchmark.parts import Part, part_record
-from captum_kd.benchmark.summary import Estimate, Findings, findings, lowest, over_pairs
+from captum_kd.benchmark.summary import Estimate, Findings, findings, means_by_place, over_pairs
 from captum_kd.benchmark.truth import RULE
 from captum_kd.demo.outcome import versions
 from captum_kd.localization import PARTS
@@ -63,8 +63,8 @@ def results_page(parts: Sequence[Part], command: str) -> str:
             "0: the maps know nothing; perfect masks: the most there is. Each value is the mean over layers "
             "and over pairs (techniques x seeds) with a 95 % t interval over pairs. A geometry whose cue has "
             "no place shows the item's half of the separation alone. *wider base*: a base model of another "
-            "width. *null*: two base models, between which nothing was distilled. *lowest*: the lowest mean "
-            "over pairs at any geometry and layer.",
+            "width. *null*: two base models, between which nothing was distilled, with the place that is "
+            "farthest from 0. *lowest*: the lowest mean over pairs at any geometry and layer.",
             separation_table(parts, found).to_markdown(),
             "![Separation of every method, geometry and layer](separation.png)",
             parts_table(found).to_markdown(),
@@ -84,12 +84,12 @@ def separation_table(parts: Sequence[Part], found: Findings) -> Table:
     lines = []
     for method in methods_of(parts):
         cells = [_cell(over_pairs(rows, method=method, geometry=geometry)) for geometry in geometries]
-        worst = lowest(rows, method)
+        worst = min(means_by_place(rows, method), default=None)
         cells += [
             _cell(over_pairs(rows, method=method)),
             Cell("-") if worst is None else Cell(f"{_number(worst[0])}", f"{worst[1]}, {worst[2]}"),
             _cell(over_pairs(mixed, method=method)),
-            _cell(over_pairs(null, method=method)),
+            Cell("-") if method == CEILING else _null_cell(null, method),
         ]
         lines.append((method, cells))
     heads = ["method", *geometries, "mean", "lowest", "wider base", "null"]
@@ -102,9 +102,9 @@ def parts_table(found: Findings) -> Table:
     lines = []
     for method in dict.fromkeys(row.method for row in rows):
         cells = [_cell(over_pairs(rows, method=method, quantity=partial(_part, part=part))) for part in PARTS]
-        cells += [_cell(over_pairs(rows, method=method, measure=m)) for m in ("energy", "pointing")]
+        cells += [_value(over_pairs(rows, method=method, measure=m)) for m in ("energy", "pointing")]
         cells += [
-            _cell(over_pairs(rows, method=method, quantity=attrgetter(side)))
+            _value(over_pairs(rows, method=method, quantity=attrgetter(side)))
             for side in ("zero_distilled", "zero_residual")
         ]
         lines.append((method, cells))
@@ -165,10 +165,10 @@ def separation_figure(parts: Sequence[Part]) -> Figure:
             values = [over_pairs(rows, method=m, geometry=geometry, layer=layer) for m in methods]
             x = [e.mean if e is not None else math.nan for e in values]
             axes.plot(x, heights, marker, color=grey, markeredgecolor="0.0", markersize=5, label=layer)
-        nulls = [over_pairs(null, method=m, geometry=geometry) for m in methods]
+        nulls = [None if m == CEILING else over_pairs(null, method=m, geometry=geometry) for m in methods]
         if any(e is not None for e in nulls):
             x = [e.mean if e is not None else math.nan for e in nulls]
-            axes.plot(x, heights, "|", color="0.0", markersize=9, label="null pair, mean of layers")
+            axes.plot(x, heights, "|", color="0.0", markersize=9, label="null pair (mean of layers)")
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.set_title(geometry, fontsize=10)
@@ -176,7 +176,8 @@ def separation_figure(parts: Sequence[Part]) -> Figure:
     panels[0].set_yticks(list(heights), methods)
     figure.supxlabel("separation (ranking AUC), mean over pairs", fontsize=10)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8, frameon=False)
+    columns = 3 if len(geometries) < 3 else len(labels)
+    figure.legend(handles, labels, loc="outside upper right", ncols=columns, fontsize=8, frameon=False)
     return figure
 
 
@@ -195,6 +196,19 @@ def _cell(estimate: Estimate | None) -> Cell:
         return Cell("-")
     note = "" if math.isnan(estimate.low) else f"{_number(estimate.low)} to {_number(estimate.high)}"
     return Cell(_number(estimate.mean), note)
+
+
+def _value(estimate: Estimate | None) -> Cell:
+    return Cell("-" if estimate is None else _number(estimate.mean))
+
+
+def _null_cell(rows: Sequence[LocalizationRow], method: str) -> Cell:
+    """The mean, and the place that is farthest from 0."""
+    estimate, places = over_pairs(rows, method=method), means_by_place(rows, method)
+    if estimate is None:
+        return Cell("-")
+    value, geometry, layer = max(places, key=lambda place: abs(place[0]))
+    return Cell(_number(estimate.mean), f"{_number(value)} at {geometry}, {layer}")
 
 
 def _number(value: float) -> str:

@@ -112,12 +112,12 @@ def interval(values: Sequence[float]) -> Estimate:
     return Estimate(centre, centre - margin, centre + margin, len(values))
 
 
-def lowest(rows: Sequence[LocalizationRow], method: str) -> tuple[float, str, str] | None:
-    """The lowest mean over pairs that a method has at any geometry and layer, with where that is."""
+def means_by_place(rows: Sequence[LocalizationRow], method: str) -> list[tuple[float, str, str]]:
+    """The mean separation over pairs at each geometry and layer, with that geometry and layer."""
     places = dict.fromkeys((row.geometry, row.layer) for row in rows if row.method == method)
     found = []
     for geometry, layer in places:
         estimate = over_pairs(rows, method=method, geometry=geometry, layer=layer)
         if estimate is not None:
             found.append((estimate.mean, geometry, layer))
-    return min(found, default=None)
+    return found

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_kd.demo.assets import DemoModels, load_demo_images, load_demo_models
 from captum_kd.demo.planted_cue import PlantedCues, normalise
 from captum_kd.labels import embedding_rows
-from captum_kd.localization import score_sides
+from captum_kd.localization import perfect_maps, random_maps, score_sides
 from captum_kd.metrics import Score, score_with_statistics
 from captum_kd.pair_maps import METHODS, Pair, TwoMaps, maps_in_batches, upsample
 from captum_kd.score_rows import BASE, KEPT_BY, RANDOMLY_KEPT_BY, KeptFeatures, score_rows
@@ -98,7 +98,9 @@ def steps() -> Iterator[tuple[str, Any]]:
     maps = {RANDOM: random_maps(maps[COMPARED[0]]), **maps}
     yield "localisation", None
     localisation = [row for name, layers in maps.items() for row in localise(name, layers, truth)]
-    localisation += localise("perfect masks", perfect(truth), truth)
+    localisation += localise(
+        "perfect masks", perfect_maps(truth.item_masks, truth.cue_masks, len(LAYERS)), truth
+    )
     scores = []
     for word, classes in (("item", truth.labels), ("cue", truth.cues)):
         yield f"FSS and RS of the {word}", None
@@ -126,19 +128,6 @@ def predict(name: str, model: nn.Module, inputs: Tensor, planted: PlantedCues) -
     accuracy = (predicted == planted.labels).double().mean().item()
     agreement = (predicted == planted.cues).double().mean().item()
     return Prediction(name, accuracy, agreement, len(inputs))
-
-
-def perfect(truth: PlantedCues) -> list[TwoMaps]:
-    """The masks themselves as maps: what the measures give at best."""
-    item, cue = (mask[:, None].float() for mask in (truth.item_masks, truth.cue_masks))
-    return [(item, cue)] * len(LAYERS)
-
-
-def random_maps(like: list[TwoMaps]) -> list[TwoMaps]:
-    """Noise at each layer's resolution: what knowing nothing scores."""
-    generator = torch.Generator().manual_seed(0)
-    ours, theirs = ([torch.rand(maps[side].shape, generator=generator) for maps in like] for side in range(2))
-    return list(zip(ours, theirs, strict=True))
 
 
 def localise(method: str, layers: list[TwoMaps], truth: PlantedCues) -> list[Localisation]:

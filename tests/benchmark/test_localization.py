@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from captum_kd.benchmark.localization import LocalizationRow, localize, score_layer
-from captum_kd.benchmark.methods import CEILING, LOCALIZATION_METHODS, RANDOM, perfect_maps, random_maps
+from captum_kd.benchmark.methods import CEILING, LOCALIZATION_METHODS, RANDOM
 from captum_kd.benchmark.subjects import PAIRS, Counts, Subject, held_out
 from captum_kd.demo.networks import small_resnet
-from captum_kd.localization import ranking_auc, separation
+from captum_kd.localization import perfect_maps, random_maps, ranking_auc, separation
 from captum_kd.pair_maps import UNIQUE_SIDES, MapMethod, Pair, TwoMaps, upsample
 from tests.demo.test_planted_cue import made_up_items, made_up_labels
 

@@ -11,7 +11,7 @@ import scipy.stats
 from captum_kd.benchmark.localization import LocalizationRow
 from captum_kd.benchmark.parts import Part
 from captum_kd.benchmark.subjects import PairNames
-from captum_kd.benchmark.summary import findings, interval, lowest, over_pairs
+from captum_kd.benchmark.summary import findings, interval, means_by_place, over_pairs
 
 
 def row(geometry: str, pair: str, layer: str, separation: float, **other) -> LocalizationRow:
@@ -78,9 +78,17 @@ def test_another_quantity_and_another_measure() -> None:
     assert over_pairs(ROWS, method="none") is None
 
 
-def test_lowest_names_its_place() -> None:
-    assert lowest(ROWS, "mine") == (pytest.approx(-0.1), "grid", "layer1")
-    assert lowest(ROWS, "none") is None
+def test_means_by_place() -> None:
+    found = {(geometry, layer): mean for mean, geometry, layer in means_by_place(ROWS, "mine")}
+    assert found == pytest.approx(
+        {
+            ("free", "layer1"): 0.15,
+            ("free", "layer2"): 0.45,
+            ("grid", "layer1"): -0.1,
+            ("grid", "layer2"): 0.5,
+        }
+    )
+    assert means_by_place(ROWS, "none") == []
 
 
 def test_pairs_whose_truth_does_not_hold_are_left_out_and_counted() -> None:
