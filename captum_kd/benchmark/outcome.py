@@ -101,7 +101,9 @@ def parts_table(found: Findings) -> Table:
     rows = [row for row in found.rows["technique"] if len(row.parts) == len(PARTS)]
     lines = []
     for method in dict.fromkeys(row.method for row in rows):
-        cells = [_cell(over_pairs(rows, method=method, quantity=partial(_part, part=part))) for part in PARTS]
+        cells = [
+            _value(over_pairs(rows, method=method, quantity=partial(_part, part=part))) for part in PARTS
+        ]
         cells += [_value(over_pairs(rows, method=method, measure=m)) for m in ("energy", "pointing")]
         cells += [
             _value(over_pairs(rows, method=method, quantity=attrgetter(side)))
