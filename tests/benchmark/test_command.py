@@ -71,6 +71,21 @@ def test_a_part_survives_its_file(outcome: tuple[Path, Result], tmp_path: Path) 
     assert read_part(tmp_path, "grid", 0) is None
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_resumed_run_keeps_finished_parts(
+    outcome: tuple[Path, Result], tmp_path: Path, workers: str
+) -> None:
+    part = read_part(outcome[0], "free", 0)
+    assert part is not None
+    write_part(tmp_path, part)
+    which = ["--size", "full", "--geometry", "free", "--seed", "0", "--workers", workers, "--resume"]
+    result = CliRunner().invoke(main, ["benchmark", "localization", *which, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    before, after = (json.loads((f / "results.json").read_text("utf-8")) for f in (outcome[0], tmp_path))
+    assert before["parts"] == after["parts"]
+    assert not (tmp_path / "models").exists()  # nothing was trained
+
+
 def test_an_unknown_geometry_is_named() -> None:
     result = CliRunner().invoke(main, ["benchmark", "localization", "--geometry", "ring"])
     assert result.exit_code == 2
