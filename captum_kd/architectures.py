@@ -14,6 +14,9 @@ import torchvision
 from torch import Tensor, nn
 
 from captum_kd.demo.networks import small_resnet
+from captum_kd.layers import default_layers
+
+__all__ = ["build_classifier", "default_layers", "layer_shapes"]
 
 _SMALL = re.compile(r"small_resnet(\d+)")
 # These return several outputs while they train; timm has Inception v3 without.
@@ -69,37 +72,6 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
         )
         + "Valid names are those of torchvision.models.list_models(module=torchvision.models) and "
         "timm.list_models(), small_resnet16 (or another width), or your own as package.module:factory."
-    )
-
-
-def default_layers(model: nn.Module) -> list[str]:
-    """The layers that are compared when none are named: the stages of a residual or timm network.
-
-    Args:
-        model: A classifier.
-
-    Returns:
-        "layer1" to "layer4" if it has them, else the modules of timm's ``feature_info``.
-
-    Raises:
-        ValueError: It has neither.
-
-    Example:
-        >>> default_layers(build_classifier("resnet18", 2))
-        ['layer1', 'layer2', 'layer3', 'layer4']
-    """
-    names = [name for name, _ in model.named_modules()]
-    stages = [f"layer{i}" for i in range(1, 5)]
-    if all(stage in names for stage in stages):
-        return stages
-    information = getattr(model, "feature_info", None)
-    if information is not None:
-        found = [entry["module"] for entry in information]
-        if all(name in names for name in found):
-            return found
-    raise ValueError(
-        f"The stages of {type(model).__name__} are not known. Name its layers, for instance with --layers; "
-        f"its modules are {', '.join(name for name, _ in model.named_children())} and those within."
     )
 
 

@@ -24,7 +24,7 @@ from captum_kd.score_rows import BASE, TEACHER, KeptFeatures, record_count, scor
 from captum_kd.streaming import ModelLayers, Stream, given_reference, read_batches, set_aside, stream
 
 LayerChoice = str | nn.Module | Sequence[str | nn.Module]
-DEFAULT_METHODS = ("Grad-CAM difference", "UniCAM, published objective", "UniCAM, uniqueness")
+DEFAULT_METHODS = ("Grad-CAM difference", "UniCAM, published objective", "UniCAM, recommended")
 
 
 def compare(

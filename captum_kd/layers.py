@@ -41,6 +41,38 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     )
 
 
+def default_layers(model: nn.Module) -> list[str]:
+    """The layers that are compared when none are named: the stages of a residual or timm network.
+
+    Args:
+        model: A classifier.
+
+    Returns:
+        "layer1" to "layer4" if it has them, else the modules of timm's ``feature_info``.
+
+    Raises:
+        ValueError: It has neither.
+
+    Example:
+        >>> import torchvision
+        >>> default_layers(torchvision.models.resnet18())
+        ['layer1', 'layer2', 'layer3', 'layer4']
+    """
+    names = [name for name, _ in unwrap(model).named_modules()]
+    stages = [f"layer{i}" for i in range(1, 5)]
+    if all(stage in names for stage in stages):
+        return stages
+    information = getattr(unwrap(model), "feature_info", None)
+    if information is not None:
+        found = [entry["module"] for entry in information]
+        if all(name in names for name in found):
+            return found
+    raise ValueError(
+        f"The stages of {type(model).__name__} are not known. Name its layers, for instance with --layers; "
+        f"its modules are {', '.join(name for name, _ in model.named_children())} and those within."
+    )
+
+
 def layer_name(model: Any, layer: nn.Module) -> str | None:
     """The dotted name of ``layer`` in ``model``, or None if it is not found (or ``model`` is a function)."""
     if isinstance(model, nn.Module):

@@ -24,13 +24,13 @@ MODEL_SIDES = ("student", "base")
 
 
 class Pair(NamedTuple):
-    """Two models with the layers that are compared, and what UniCAM takes distances to."""
+    """Two models with the layers that are compared, and what UniCAM takes distances to (None: the batch)."""
 
     student: nn.Module
     base: nn.Module
     layers: list[nn.Module]
     base_layers: list[nn.Module]
-    reference: list[Any]
+    reference: list[Any] | None
     label_embeddings: LabelEmbeddings | Tensor | None = None
 
     def only(self, indices: list[int]) -> Pair:
@@ -104,23 +104,24 @@ def gradient_x_activation(model: nn.Module, layer: nn.Module, images: Tensor, cl
     return maps.sum(1, keepdim=True).relu()
 
 
-def unicam(pair: Pair, images: Tensor, labels: Tensor, *, objective: str) -> list[TwoMaps]:
-    """UniCAM as published (flattened features, channel weights) by an objective, against the reference."""
+def unicam(pair: Pair, images: Tensor, labels: Tensor, **options: Any) -> list[TwoMaps]:
+    """UniCAM, as published but for the options given, against the reference."""
     method = UniCAM(
         pair.student,
         pair.layers,
         pair.base,
         pair.base_layers,
         label_embeddings=pair.label_embeddings,
-        objective=objective,
         reference=pair.reference,
+        **options,
     )
     return list(zip(*method.attribute_all(images, labels), strict=True))
 
 
-def recommended(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]:
+def recommended(pair: Pair, images: Tensor, labels: Tensor, *, signed: bool = False) -> list[TwoMaps]:
     """:meth:`UniCAM.recommended`, which needs no labels."""
-    return list(zip(*pair.recommended().attribute_all(images), strict=True))
+    maps = pair.recommended().attribute_all(images, relu_attributions=not signed)
+    return list(zip(*maps, strict=True))
 
 
 def both_models(pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunction) -> list[TwoMaps]:
@@ -130,13 +131,15 @@ def both_models(pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunc
     return list(zip(ours, theirs, strict=True))
 
 
-def difference(pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunction) -> list[TwoMaps]:
+def difference(
+    pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunction, signed: bool = False
+) -> list[TwoMaps]:
     """What one model's map has beyond the other's, each first divided by its maximum."""
     result = []
     for ours, theirs in both_models(pair, images, labels, function=function):
         theirs = LayerAttribution.interpolate(theirs, tuple(ours.shape[2:]), interpolate_mode="bilinear")
-        signed = _peak_one(ours) - _peak_one(theirs)
-        result.append((signed.relu(), (-signed).relu()))
+        beyond = _peak_one(ours) - _peak_one(theirs)
+        result.append((beyond, -beyond) if signed else (beyond.relu(), (-beyond).relu()))
     return result
 
 
@@ -178,7 +181,11 @@ METHODS: dict[str, MapMethod] = {
     ),
     "UniCAM, published objective": MapMethod(UNIQUE_SIDES, partial(unicam, objective="relevance")),
     "UniCAM, row maximum": MapMethod(UNIQUE_SIDES, partial(unicam, objective="row_max")),
-    "UniCAM, uniqueness": MapMethod(UNIQUE_SIDES, recommended),
+    "UniCAM, uniqueness": MapMethod(
+        UNIQUE_SIDES, partial(unicam, objective="uniqueness", pool=1, center=True)
+    ),
+    "UniCAM, recommended": MapMethod(UNIQUE_SIDES, recommended),
+    "UniCAM, recommended, signed": MapMethod(UNIQUE_SIDES, partial(recommended, signed=True)),
 }
 """What :func:`captum_kd.compare` makes maps by, each with the names of its two sides."""
 

@@ -50,7 +50,8 @@ class KeptFeatures:
         randomly_kept: dict[int, Tensor] = {}
         features = {}
         for name, pair in self.pairs.items():
-            both = self.methods[name].attribute_all(images)
+            # Signed, since only the order of positions matters.
+            both = self.methods[name].attribute_all(images, relu_attributions=False)
             models = ((pair.student, pair.layers, "student"), (pair.base, pair.base_layers, "base model"))
             for side, word, maps, (model, layers, role) in zip(
                 KEPT_BY, RANDOMLY_KEPT_BY, both, models, strict=True

@@ -114,7 +114,7 @@ def test_the_demo_pair_has_the_scores_and_maps_of_the_functions() -> None:
     layer = models.student.layer3
     unicam = UniCAM.recommended(models.student, layer, models.base, reference=inputs[:32])
     for maps, expected in zip(
-        found.maps["student"]["layer3"]["UniCAM, uniqueness"],
+        found.maps["student"]["layer3"]["UniCAM, recommended"],
         unicam.attribute_all(inputs[32:36]),
         strict=True,
     ):
@@ -157,16 +157,17 @@ def test_only_features_and_the_shown_images_are_kept() -> None:
 
 def test_maps_are_those_of_the_methods() -> None:
     student, base = pair()
-    names = ["UniCAM, published objective", "UniCAM, row maximum", "UniCAM, uniqueness", "Grad-CAM"]
-    found = quick(student, base, methods=[*names, "Grad-CAM difference"], shown=6)
+    names = [f"UniCAM, {n}" for n in ("published objective", "row maximum", "uniqueness", "recommended")]
+    found = quick(student, base, methods=[*names, "Grad-CAM", "Grad-CAM difference"], shown=6)
     shown, target = images(24)[:6], classes(6)
     layers = [student.get_submodule(name) for name in LAYERS]
     methods = [
         UniCAM(student, layers, base, reference=REFERENCE),
         UniCAM(student, layers, base, reference=REFERENCE, objective="row_max"),
+        UniCAM(student, layers, base, reference=REFERENCE, objective="uniqueness", pool=1, center=True),
         UniCAM.recommended(student, layers, base, reference=REFERENCE),
     ]
-    for name, method in zip(names, methods, strict=False):
+    for name, method in zip(names, methods, strict=True):
         assert found.sides[name] == ("distilled", "residual")
         for side, maps in enumerate(method.attribute_all(shown, target)):
             for layer, expected in zip(LAYERS, maps, strict=True):
@@ -252,7 +253,9 @@ def test_relevance_of_what_maps_keep() -> None:
     student, base = pair()
     found = quick(student, base, batches(24, 24), kept_share=0.2)
     layers = [student.get_submodule(name) for name in LAYERS]
-    both = UniCAM.recommended(student, layers, base, reference=REFERENCE).attribute_all(images(24))
+    both = UniCAM.recommended(student, layers, base, reference=REFERENCE).attribute_all(
+        images(24), relu_attributions=False
+    )
     rows = nn.functional.one_hot(classes(24)).float()
     generator = torch.Generator().manual_seed(0)
     for model, side in ((student, "distilled"), (base, "residual")):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_kd.attr.traced import LayerSamples, TracedFeatures
 from captum_kd.functional.cam import Distances, channel_mean, pool_activations
 from captum_kd.functional.distance import pairwise_distances
 from captum_kd.labels import LabelEmbeddings, embedding_rows
@@ -22,30 +23,25 @@ class LayerReference(NamedTuple):
 
 
 class ModelReference(NamedTuple):
-    """The reference samples in one model; ``target`` is None where labels are not needed."""
+    """The reference samples in one model; ``target`` is None where labels are not needed.
+
+    ``explained_means`` are the channel means at explained layers that are not ``layers``.
+    """
 
     layers: list[LayerReference]
     target: Tensor | None
-
-
-class LayerSamples(NamedTuple):
-    """The explained samples at one layer, and the features that distances are taken to.
-
-    ``reference_mean`` is the reference's channel mean; None where the batch is its own reference.
-    """
-
-    activations: Tensor
-    features: Tensor
-    others: Tensor
-    distances: Distances
-    reference_mean: Tensor | None
+    explained_means: list[Tensor]
 
 
 class ModelSamples(NamedTuple):
-    """The explained samples in one model; ``labels`` is None where labels are not needed."""
+    """The explained samples in one model; ``labels`` is None where labels are not needed.
+
+    ``traced`` connects explained layers to ``layers``; None where they are the same.
+    """
 
     layers: list[LayerSamples]
     labels: Distances | None
+    traced: TracedFeatures | None = None
 
 
 def model_samples(
@@ -80,7 +76,10 @@ def model_samples(
 
 
 def model_reference(
-    activations: Sequence[Sequence[Tensor]], targets: Sequence[Tensor | None], pool: int | None
+    activations: Sequence[Sequence[Tensor]],
+    targets: Sequence[Tensor | None],
+    pool: int | None,
+    explained: Sequence[Sequence[Tensor]] = (),
 ) -> ModelReference:
     """The reference from its batches.
 
@@ -88,13 +87,15 @@ def model_reference(
         activations: Per batch and layer, shape ``(batch, c, *spatial)``.
         targets: Per batch, class indices ``(batch,)``, or None.
         pool: Grid of average pooling, or None.
+        explained: Per batch and explained layer, activations, where these are other layers.
     """
     layers = []
     for batches in zip(*activations, strict=True):
         features = torch.cat([pool_activations(a, pool) for a in batches])
         layers.append(LayerReference(features, pairwise_distances(features), channel_mean(batches)))
     known = [t for t in targets if t is not None]
-    return ModelReference(layers, torch.cat(known) if len(known) == len(targets) else None)
+    means = [channel_mean(batches) for batches in zip(*explained, strict=True)]
+    return ModelReference(layers, torch.cat(known) if len(known) == len(targets) else None, means)
 
 
 def _among_themselves(activations: Tensor, pool: int | None) -> LayerSamples:

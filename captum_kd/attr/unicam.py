@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 import torch
 from captum.attr import LayerAttribution
 from captum.log import log_usage
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_kd.attr.reference import read_reference
 from captum_kd.attr.samples import (
@@ -19,18 +19,20 @@ from captum_kd.attr.samples import (
     model_reference,
     model_samples,
 )
+from captum_kd.attr.traced import trace_features
 from captum_kd.capture import ReshapeTransform, capture, weights_version
 from captum_kd.functional import cam
 from captum_kd.functional.cam import Distances
 from captum_kd.functional.centering import check_sample_count
 from captum_kd.functional.objectives import IGNORE_LABELS, OBJECTIVES, Objective, relevance
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.layers import Layers, pair_layers
+from captum_kd.layers import Layers, default_layers, find_layer, pair_layers
 from captum_kd.targets import class_indices, has_class_scores
 
 Features = Literal["distilled", "residual"]
 Combine = Literal["channel", "elementwise"]
 Maps = Tensor | list[Tensor]
+ROLES = ("student", "base model")
 _Self = TypeVar("_Self", bound="UniCAM")
 
 
@@ -86,6 +88,12 @@ class UniCAM(LayerAttribution):
         device_ids: Device order under DataParallel, as in Captum.
         center: Multiply the weights with activations minus their channel mean over the batch (or the
             reference) and over positions. Distances do not see such a shift; the map does.
+        feature_layer: Layer or layers of the student that distances are taken between, where these are not
+            the explained ones; the objective is summed over them, and its gradient is traced back to
+            ``layer`` by one backward pass. They must run after ``layer`` or be it.
+        base_feature_layer: Those of the base model, in their order. None takes those of the same names.
+        contrast: Subtract the map of the other direction, resized: where the student's features drive the
+            difference of the two models more than the base model's do, or the reverse.
 
     Raises:
         ValueError: An unknown word for an option, a layer that is not in its model, lists of different
@@ -121,6 +129,9 @@ class UniCAM(LayerAttribution):
         reshape_transform: ReshapeTransform | None = None,
         device_ids: list[int] | None = None,
         center: bool = False,
+        feature_layer: Layers | None = None,
+        base_feature_layer: Layers | None = None,
+        contrast: bool = False,
     ) -> None:
         for option, model in (("forward_func", forward_func), ("base_model", base_model)):
             if not callable(model):
@@ -134,6 +145,17 @@ class UniCAM(LayerAttribution):
         _one_of(combine, get_args(Combine), "combine")
         if pool is not None and (not isinstance(pool, int) or pool < 1):
             raise ValueError(f"pool must be None or a grid size of at least 1, got {pool!r}.")
+        self._feature_layers: tuple[list[nn.Module], list[nn.Module]] | None = None
+        if feature_layer is not None:
+            try:
+                self._feature_layers = pair_layers(
+                    forward_func, feature_layer, base_model, base_feature_layer
+                )
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"feature_layer: {error}") from error
+        elif base_feature_layer is not None:
+            raise ValueError("base_feature_layer is given, but no feature_layer.")
+        self.contrast = contrast
         self.label_embeddings = label_embeddings
         self.objective: Objective = objective
         self.combine = combine
@@ -152,10 +174,18 @@ class UniCAM(LayerAttribution):
         base_layer: Layers | None = None,
         **options: Any,
     ) -> _Self:
-        """The setting that the evidence favours: uniqueness on globally pooled, channel-centred features.
+        """The setting that the evidence favours: what makes deep features unique, one model minus the other.
 
-        On planted cues with known truth it is the one whose distilled and residual maps separate best
-        (``captum-kd demo`` prints the comparison); the constructor's defaults stay the paper's.
+        Uniqueness of globally pooled features of the last two stages, traced back to ``layer``; gradient
+        times centred activation at each position; minus the same of the other model. On planted cues with
+        known truth these maps separate best what was distilled from what was left behind
+        (``captum-kd benchmark localization`` measures it); the constructor's defaults stay the paper's. It
+        costs a backward pass of each model. With ``relu_attributions=False`` maps are signed, which ranks
+        positions best: positive where the student, negative where the base model has more.
+
+        The stages are those of :func:`captum_kd.layers.default_layers`. Where they are not known, and with a
+        ``reshape_transform``, features are those of the explained layers themselves, which points less well
+        in early layers: name better ones with ``feature_layer``.
 
         Args:
             forward_func: As in the constructor.
@@ -165,15 +195,26 @@ class UniCAM(LayerAttribution):
             **options: Further keywords of the constructor; they win over the recommended ones.
 
         Returns:
-            A :class:`UniCAM` with ``objective="uniqueness"``, ``pool=1`` and ``center=True``.
+            A :class:`UniCAM` with ``objective="uniqueness"``, ``pool=1``, ``center=True``,
+            ``combine="elementwise"``, ``contrast=True`` and, where they are known, the last two stages as
+            ``feature_layer``.
 
         Example:
-            >>> from torch import nn
-            >>> student, base = nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Conv2d(3, 4, 3))
-            >>> UniCAM.recommended(student, student[0], base).pool
-            1
+            >>> import torchvision
+            >>> student, base = torchvision.models.resnet18(), torchvision.models.resnet18()
+            >>> unicam = UniCAM.recommended(student, student.layer2, base)
+            >>> unicam.pool, unicam.contrast
+            (1, True)
         """
-        settings: dict[str, Any] = {"objective": "uniqueness", "pool": 1, "center": True}
+        settings: dict[str, Any] = {
+            "objective": "uniqueness",
+            "pool": 1,
+            "center": True,
+            "combine": "elementwise",
+            "contrast": True,
+        }
+        if "feature_layer" not in options and options.get("reshape_transform") is None:
+            settings |= _last_stages(forward_func, base_model)
         return cls(forward_func, layer, base_model, base_layer, **{**settings, **options})
 
     @log_usage()
@@ -268,42 +309,57 @@ class UniCAM(LayerAttribution):
         if self._reference is None:
             first = inputs[0] if isinstance(inputs, tuple) else inputs
             check_sample_count(len(first) if isinstance(first, Tensor) and first.dim() else 0)
+        if self.contrast and not sum_channels:
+            raise ValueError(
+                "attr_dim_summation=False needs contrast=False: the channels of two models do not correspond."
+            )
         student, base = self._samples(inputs, target, additional_forward_args, layer_input)
+        signed: dict[str, list[Tensor]] = {}
+        for direction in get_args(Features) if self.contrast else directions:
+            explained, other = (student, base) if direction == "distilled" else (base, student)
+            signed[direction] = self._signed_maps(explained, other, sum_channels)
+        if self.contrast:
+            signed = cam.contrast_maps(*(signed[direction] for direction in get_args(Features)))
         results: list[Maps] = []
         for direction in directions:
-            explained, other = (student, base) if direction == "distilled" else (base, student)
-            maps = [
-                self._map(mine, theirs.distances, explained.labels, relu, sum_channels)
-                for mine, theirs in zip(explained.layers, other.layers, strict=True)
-            ]
+            maps = [value.relu() for value in signed[direction]] if relu else signed[direction]
             results.append(maps if isinstance(self.layer, (list, tuple)) else maps[0])
         return results
 
-    def _map(
-        self,
-        explained: LayerSamples,
-        other: Distances,
-        labels: Distances | None,
-        relu: bool,
-        sum_channels: bool,
-    ) -> Tensor:
-        activations, features, others, distances, reference_mean = explained
-        with torch.autocast(activations.device.type, enabled=False):
-            gradient = cam.distances_gradient(
-                self.objective,
-                distances,
-                other.like(distances.to),
-                None if labels is None else labels.like(distances.to),
-            )
-            if self.combine == "channel":
-                positions = cam.positions_of(activations)
-                weights = cam.channel_weights(gradient, distances.to, features, others, positions)
+    def _signed_maps(self, explained: ModelSamples, other: ModelSamples, sum_channels: bool) -> list[Tensor]:
+        """One direction's maps of every layer."""
+        with torch.autocast(explained.layers[0].activations.device.type, enabled=False):
+            gradients = [
+                cam.distances_gradient(
+                    self.objective,
+                    mine.distances,
+                    theirs.distances.like(mine.distances.to),
+                    None if explained.labels is None else explained.labels.like(mine.distances.to),
+                )
+                for mine, theirs in zip(explained.layers, other.layers, strict=True)
+            ]
+            if explained.traced is None:
+                at_layers = [
+                    (self._weights(mine, gradient), mine.activations, mine.reference_mean)
+                    for mine, gradient in zip(explained.layers, gradients, strict=True)
+                ]
             else:
-                weights = cam.activation_gradient(gradient, distances.to, features, others, activations)
-            if self.center:
-                mean = cam.channel_mean([activations]) if reference_mean is None else reference_mean
-                activations = activations - mean.reshape(1, -1, *[1] * (activations.dim() - 2))
-            return cam.attribution_map(weights, activations, relu=relu, sum_channels=sum_channels)
+                at_layers = explained.traced.weights(explained.layers, gradients, self.combine == "channel")
+            maps = []
+            for weights, activations, mean in at_layers:
+                if self.center:
+                    mean = cam.channel_mean([activations]) if mean is None else mean
+                    activations = activations - mean.reshape(1, -1, *[1] * (activations.dim() - 2))
+                maps.append(cam.attribution_map(weights, activations, relu=False, sum_channels=sum_channels))
+            return maps
+
+    def _weights(self, explained: LayerSamples, gradient: Tensor) -> Tensor:
+        """The objective's gradient at the layer whose distances it is taken of, in closed form."""
+        activations, features, others, distances, _ = explained
+        if self.combine == "channel":
+            positions = cam.positions_of(activations)
+            return cam.channel_weights(gradient, distances.to, features, others, positions)
+        return cam.activation_gradient(gradient, distances.to, features, others, activations)
 
     def _samples(
         self,
@@ -316,11 +372,26 @@ class UniCAM(LayerAttribution):
         references = self._references(additional_forward_args, layer_input)
         samples = []
         for side, reference in enumerate(references):
-            activations, classes = self._run(side, inputs, target, additional_forward_args, layer_input)
-            with torch.autocast(activations[0].device.type, enabled=False):
-                samples.append(
-                    model_samples(activations, classes, self.label_embeddings, self.pool, reference)
+            traced = None
+            if self._feature_layers is None:
+                activations, classes = self._run(side, inputs, target, additional_forward_args, layer_input)
+            else:
+                traced, output = trace_features(
+                    (self.forward_func, self.base_model)[side],
+                    (self._layers, self._base_layers)[side],
+                    self._feature_layers[side],
+                    inputs,
+                    additional_forward_args,
+                    attribute_to_layer_input=layer_input,
+                    reshape_transform=self.reshape_transform,
+                    role=ROLES[side],
+                    means=None if reference is None else reference.explained_means,
                 )
+                activations = traced.feature_activations()
+                classes = self._classes(target, output, len(activations[0]), ROLES[side])
+            with torch.autocast(activations[0].device.type, enabled=False):
+                found = model_samples(activations, classes, self.label_embeddings, self.pool, reference)
+                samples.append(found._replace(traced=traced))
         if self.objective is relevance and any(_all_equal(s.labels) for s in samples):
             warnings.warn(
                 "All targets are of one class, so the relevance objective has nothing to follow and its "
@@ -345,8 +416,11 @@ class UniCAM(LayerAttribution):
                     for b in self._reference
                 ]
                 activations, targets = zip(*runs, strict=True)
+                count = 0 if self._feature_layers is None else len(self._feature_layers[side])
                 with torch.autocast(activations[0][0].device.type, enabled=False):
-                    result.append(model_reference(activations, targets, self.pool))
+                    features = [batch[-count:] if count else batch for batch in activations]
+                    explained = [batch[:-count] for batch in activations] if count else []
+                    result.append(model_reference(features, targets, self.pool, explained))
             self._reference_cache = (key, result)
         return self._reference_cache[1]
 
@@ -358,26 +432,47 @@ class UniCAM(LayerAttribution):
         additional_forward_args: Any,
         layer_input: bool,
     ) -> tuple[list[Tensor], Tensor | None]:
-        """One forward pass of one model: activations per layer, and class indices where labels are needed."""
-        role = ("student", "base model")[side]
+        """One forward pass of one model: activations per layer, and class indices where labels are needed.
+
+        Feature layers, if any, come after the explained ones.
+        """
+        explained = (self._layers, self._base_layers)[side]
+        features = [] if self._feature_layers is None else self._feature_layers[side]
         activations, output = capture(
             (self.forward_func, self.base_model)[side],
-            (self._layers, self._base_layers)[side],
+            [*explained, *features],
             inputs,
             additional_forward_args,
             attribute_to_layer_input=layer_input,
             reshape_transform=self.reshape_transform,
             device_ids=self.device_ids,
-            role=role,
+            role=ROLES[side],
         )
+        return activations, self._classes(target, output, len(activations[0]), ROLES[side])
+
+    def _classes(self, target: Any, output: Any, count: int, role: str) -> Tensor | None:
+        """Class indices where the objective needs them."""
         if target is None and (
             self.objective in IGNORE_LABELS
             # An objective of the user's gets labels where there are any.
             or (self.objective is not relevance and not has_class_scores(output))
         ):
-            return activations, None
-        indices = class_indices(target, output, len(activations[0]), role)
-        return activations, None if self.objective in IGNORE_LABELS else indices
+            return None
+        indices = class_indices(target, output, count, role)
+        return None if self.objective in IGNORE_LABELS else indices
+
+
+def _last_stages(forward_func: Any, base_model: Any) -> dict[str, list[nn.Module]]:
+    """The last two stages of both models, if they are known."""
+    found = {}
+    for option, model in (("feature_layer", forward_func), ("base_feature_layer", base_model)):
+        if not isinstance(model, nn.Module):
+            return {}
+        try:
+            found[option] = [find_layer(model, name) for name in default_layers(model)[-2:]]
+        except ValueError:
+            return {}
+    return found if len({len(layers) for layers in found.values()}) == 1 else {}
 
 
 def _all_equal(labels: Distances | None) -> bool:

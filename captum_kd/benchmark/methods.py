@@ -7,7 +7,14 @@ from functools import partial
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor, nn
 
-from captum_kd.pair_maps import METHODS, UNIQUE_SIDES, MapMethod, difference
+from captum_kd.pair_maps import (
+    METHODS,
+    UNIQUE_SIDES,
+    MapMethod,
+    difference,
+    grad_cam,
+    gradient_x_activation,
+)
 
 # Captum's LayerLRP and LayerDeepLift do not run on residual blocks that use one ReLU twice.
 INTEGRATION_STEPS = 8
@@ -29,5 +36,15 @@ LOCALIZATION_METHODS: dict[str, MapMethod] = {
     "integrated gradients difference": MapMethod(
         UNIQUE_SIDES, partial(difference, function=integrated_gradients)
     ),
+    **{
+        f"{name} difference, signed": MapMethod(
+            UNIQUE_SIDES, partial(difference, function=function, signed=True)
+        )
+        for name, function in (
+            ("Grad-CAM", grad_cam),
+            ("gradient x activation", gradient_x_activation),
+            ("integrated gradients", integrated_gradients),
+        )
+    },
 }
 """The benchmark's methods by name. Random maps and perfect masks, floor and ceiling, are added to any."""

@@ -34,6 +34,7 @@ from captum_kd.visualization import Outline, plot_intervals, plot_maps
 SHOWN = 8
 SHOWN_LAYER = "layer3"
 CEILING = "perfect masks"
+RECOMMENDED = "UniCAM, recommended"
 
 
 def write_outcome(experiment: Experiment, folder: Path) -> Path:
@@ -81,7 +82,7 @@ def all_tables(experiment: Experiment) -> dict[str, Table]:
         "predictions": predictions_table(experiment),
         "auc_table": localisation_table(experiment, "auc", "Separation by ranking AUC"),
         "energy_table": localisation_table(experiment, "energy", "Separation by share of positive energy"),
-        "parts_table": parts_table(experiment, "UniCAM, uniqueness"),
+        "parts_table": parts_table(experiment, RECOMMENDED),
         "score_table": score_table(experiment.scores, "FSS and RS of globally pooled features"),
         "kept_table": score_table(
             experiment.kept, f"RS of images reduced to {100 * KEPT_SHARE:.0f} % of their pixels by ROAD"
@@ -154,7 +155,7 @@ def maps_figure(experiment: Experiment) -> Figure:
         columns[name] = upsample(maps, size)
     distilled, residual = experiment.maps["Grad-CAM difference"][layer]
     columns["Grad-CAM\ndifference"] = upsample((distilled - residual)[:SHOWN], size)
-    for method, title in (("UniCAM, published objective", "published"), ("UniCAM, uniqueness", "uniqueness")):
+    for method, title in (("UniCAM, published objective", "published"), (RECOMMENDED, "recommended")):
         for side, maps in zip(("distilled", "residual"), experiment.maps[method][layer], strict=True):
             columns[f"UniCAM {title}\n{side}"] = upsample(maps[:SHOWN], size)
     names = list(columns)

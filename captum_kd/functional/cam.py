@@ -232,6 +232,30 @@ def attribution_map(
     return F.relu(maps) if relu else maps
 
 
+def contrast_maps(distilled: Sequence[Tensor], residual: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+    """Each direction's maps minus the other's, which are resized where layers differ in size.
+
+    Args:
+        distilled: Signed maps of each layer, ``(n, 1, *spatial)``.
+        residual: Those of the other direction.
+
+    Returns:
+        Signed maps by direction. For layers of one size each is the other with its sign changed.
+
+    Example:
+        >>> import torch
+        >>> ones = torch.ones(1, 1, 2, 2)
+        >>> maps = contrast_maps([3 * ones], [torch.ones(1, 1, 4, 4)])
+        >>> maps["distilled"][0].shape, maps["distilled"][0].mean(), maps["residual"][0].mean()
+        (torch.Size([1, 1, 2, 2]), tensor(2.), tensor(-2.))
+    """
+    pairs = list(zip(distilled, residual, strict=True))
+    return {
+        "distilled": [ours - _resized(theirs, ours) for ours, theirs in pairs],
+        "residual": [theirs - _resized(ours, theirs) for ours, theirs in pairs],
+    }
+
+
 def channel_mean(batches: Sequence[Tensor]) -> Tensor:
     """Mean over samples and positions of batches ``(n, c, *spatial)``, per channel: shape ``(c,)``."""
     count = sum(a.numel() // a.shape[1] for a in batches)
@@ -241,6 +265,20 @@ def channel_mean(batches: Sequence[Tensor]) -> Tensor:
 def positions_of(activations: Tensor) -> int:
     """Number of spatial positions of activations of shape ``(n, c, *spatial)``."""
     return math.prod(activations.shape[2:])
+
+
+def _resized(maps: Tensor, like: Tensor) -> Tensor:
+    """Maps at the positions of others, linearly interpolated."""
+    maps = maps.to(like)
+    if maps.shape[2:] == like.shape[2:]:
+        return maps
+    modes = {1: "linear", 2: "bilinear", 3: "trilinear"}
+    if maps.dim() != like.dim() or maps.dim() - 2 not in modes:
+        raise ValueError(
+            f"contrast needs maps of as many dimensions (one to three), got {tuple(maps.shape)} and "
+            f"{tuple(like.shape)}."
+        )
+    return F.interpolate(maps, size=like.shape[2:], mode=modes[maps.dim() - 2], align_corners=False)
 
 
 def _with_sample(distances: Distances, i: int) -> Tensor:

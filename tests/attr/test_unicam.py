@@ -284,11 +284,3 @@ def test_the_score_goes_up_along_the_gradient() -> None:
     before = semipartial_distance_correlation(a, rows, b)
     step = 1e-3 / gradient.abs().max()
     assert semipartial_distance_correlation(a + step * gradient, rows, b) > before
-
-
-def test_recommended_is_a_setting_of_the_constructor() -> None:
-    student, base = pair()
-    recommended = UniCAM.recommended(student, student.second_relu, base)
-    explicit = UniCAM(student, student.second_relu, base, objective="uniqueness", pool=1, center=True)
-    assert torch.equal(recommended.attribute(images()), explicit.attribute(images()))
-    assert UniCAM.recommended(student, student.second_relu, base, pool=2).pool == 2

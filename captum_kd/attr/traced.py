@@ -1,0 +1,140 @@
+"""Explained layers whose gradient comes from the distances of other, later layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_kd.capture import ReshapeTransform
+from captum_kd.functional import cam
+from captum_kd.functional.cam import Distances
+from captum_kd.layers import describe_layer
+from captum_kd.trace import layer_gradients, trace
+
+
+class LayerSamples(NamedTuple):
+    """The explained samples at one layer, and the features that distances are taken to.
+
+    ``reference_mean`` is the reference's channel mean; None where the batch is its own reference.
+    """
+
+    activations: Tensor
+    features: Tensor
+    others: Tensor
+    distances: Distances
+    reference_mean: Tensor | None
+
+
+class TracedFeatures(NamedTuple):
+    """What explained layers and feature layers gave in one forward pass, with the graph between them.
+
+    Attributes:
+        layers: what each explained layer gave.
+        features: activations ``(n, c, *spatial)`` of each feature layer, with a graph.
+        reshape: what makes activations of what a layer gives.
+        names: how messages call the explained layers.
+        means: channel means of the reference at the explained layers; None without a reference.
+    """
+
+    layers: list[Tensor]
+    features: list[Tensor]
+    reshape: Callable[[Tensor], Tensor]
+    names: list[str]
+    means: list[Tensor] | None
+
+    def feature_activations(self) -> list[Tensor]:
+        """Activations of the feature layers, detached, in single or double precision."""
+        return [_detached(value) for value in self.features]
+
+    def weights(
+        self, samples: Sequence[LayerSamples], gradients: Sequence[Tensor], channel: bool
+    ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """The objectives' gradient at each explained layer, summed over the feature layers.
+
+        Args:
+            samples: Of the feature layers.
+            gradients: With respect to their distances.
+            channel: Average the gradient over positions (Eq. 5).
+
+        Returns:
+            For each explained layer the weights, its activations and the reference's channel mean.
+
+        Raises:
+            ValueError: No feature layer depends on an explained layer.
+        """
+        seeds = [
+            cam.activation_gradient(
+                gradient, mine.distances.to, mine.features, mine.others, mine.activations
+            ).to(feature)
+            for gradient, mine, feature in zip(gradients, samples, self.features, strict=True)
+        ]
+        pulled = layer_gradients(self.layers, self.features, seeds)
+        result = []
+        for i, (layer, gradient) in enumerate(zip(self.layers, pulled, strict=True)):
+            if gradient is None:
+                raise ValueError(
+                    f"No feature layer depends on {self.names[i]}, which seems to run after them. Name later "
+                    "layers with feature_layer; feature_layer=None takes the explained layer's own features."
+                )
+            weights = _detached(self.reshape(gradient))
+            if channel and weights.dim() > 2:
+                weights = weights.flatten(2).mean(-1)
+            mean = None if self.means is None else self.means[i]
+            result.append((weights, _detached(self.reshape(layer)), mean))
+        return result
+
+
+def trace_features(
+    forward_func: Callable[..., Any],
+    layers: Sequence[nn.Module],
+    feature_layers: Sequence[nn.Module],
+    inputs: Tensor | tuple[Tensor, ...],
+    additional_forward_args: Any,
+    *,
+    attribute_to_layer_input: bool,
+    reshape_transform: ReshapeTransform | None,
+    role: str,
+    means: list[Tensor] | None,
+) -> tuple[TracedFeatures, Any]:
+    """Run one forward pass that keeps its graph; arguments as of :class:`~captum_kd.UniCAM`.
+
+    Returns:
+        The layers and features, and the model's output.
+    """
+    modules = list(dict.fromkeys([*layers, *feature_layers]))
+    found, output = trace(
+        forward_func,
+        modules,
+        inputs,
+        additional_forward_args,
+        attribute_to_layer_input=attribute_to_layer_input,
+        role=role,
+    )
+    given = dict(zip(modules, found, strict=True))
+    names = [describe_layer(forward_func, layer, role) for layer in layers]
+
+    def reshape(value: Tensor) -> Tensor:
+        return value if reshape_transform is None else reshape_transform(value)
+
+    with torch.inference_mode(False), torch.enable_grad():
+        features = [reshape(given[layer]) for layer in feature_layers]
+    for layer, value in zip(feature_layers, features, strict=True):
+        name = describe_layer(forward_func, layer, role)
+        if value.dim() < 2:
+            raise ValueError(
+                f"{name} gives activations of shape {tuple(value.shape)}, but (N, C, ...) is needed."
+            )
+        if not torch.isfinite(value).all():
+            raise ValueError(
+                f"The activations of {name} hold NaN or infinite values. Check the weights and the input "
+                "scaling; under float16, run the model in float32 or bfloat16."
+            )
+    return TracedFeatures([given[layer] for layer in layers], features, reshape, names, means), output
+
+
+def _detached(value: Tensor) -> Tensor:
+    value = value.detach()
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()

@@ -1,0 +1,120 @@
+"""One forward pass that keeps its graph, and gradients at layers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_kd.capture import undisturbed
+from captum_kd.layers import describe_layer
+
+
+def trace(
+    forward_func: Callable[..., Any],
+    layers: Sequence[nn.Module],
+    inputs: Tensor | tuple[Tensor, ...],
+    additional_forward_args: Any = None,
+    *,
+    attribute_to_layer_input: bool = False,
+    role: str = "model",
+) -> tuple[list[Tensor], Any]:
+    """Run one forward pass in evaluation mode and keep what the layers gave, connected by autograd.
+
+    Args:
+        forward_func: The model, or a function that runs it.
+        layers: Layers of it, none twice.
+        inputs: A tensor or a tuple of tensors, with the samples in dimension 0.
+        additional_forward_args: Further arguments, as in Captum.
+        attribute_to_layer_input: Keep the layers' inputs instead of their outputs.
+        role: How error messages call the model.
+
+    Returns:
+        What each layer gave, with a graph, as the layer gave it; and the model's output.
+
+    Raises:
+        TypeError: A layer gives something else than one floating point tensor.
+        ValueError: A layer was not called, or more than once (as under DataParallel on several devices).
+
+    Example:
+        >>> model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+        >>> (hidden,), output = trace(model, [model[0]], torch.tensor([[1.0, -1.0]]))
+        >>> torch.autograd.grad(2 * output.sum(), hidden)[0]
+        tensor([[2., 0.]])
+    """
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    further = additional_forward_args
+    arguments = () if further is None else further if isinstance(further, tuple) else (further,)
+    found: list[Tensor | None] = [None] * len(layers)
+    labels = [describe_layer(forward_func, layer, role) for layer in layers]
+
+    def keep(index: int, value: Any) -> Any:
+        single = isinstance(value, (tuple, list)) and len(value) == 1
+        tensor = value[0] if single else value
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise TypeError(
+                f"{labels[index]} gives {type(tensor).__name__}, but one floating point tensor is needed for "
+                "gradients at it. Choose a layer within it that gives one."
+            )
+        if found[index] is not None:
+            raise ValueError(
+                f"{labels[index]} is called more than once in a forward pass. Give each call a module of its "
+                "own; pass the module inside DataParallel, on one device."
+            )
+        tensor = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        found[index] = tensor
+        # What follows may work in place, as ReLU(inplace=True) does.
+        copy = tensor.clone()
+        return type(value)([copy]) if single else copy
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(undisturbed(forward_func, *layers))
+        for index, layer in enumerate(layers):
+            if attribute_to_layer_input:
+
+                def before(_: nn.Module, args: tuple[Any, ...], index: int = index) -> Any:
+                    return (keep(index, args[0] if args else None), *args[1:])
+
+                stack.callback(layer.register_forward_pre_hook(before).remove)
+            else:
+
+                def after(_module: nn.Module, _args: Any, output: Any, index: int = index) -> Any:
+                    return keep(index, output)
+
+                stack.callback(layer.register_forward_hook(after).remove)
+        output = forward_func(*(value.clone() for value in inputs), *arguments)
+    for value, label in zip(found, labels, strict=True):
+        if value is None:
+            raise ValueError(f"{label} was not called in the forward pass.")
+    return [value for value in found if value is not None], output
+
+
+def layer_gradients(
+    layers: Sequence[Tensor], features: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Pull gradients with respect to features back to layers, through the graph between them.
+
+    Args:
+        layers: What layers gave, from :func:`trace`.
+        features: What other layers gave, or functions of it, from the same pass.
+        gradients: Of each feature tensor's shape.
+
+    Returns:
+        For each layer the sum of what all features pull back to it; None where no feature depends on it.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> layer_gradients([x], [3 * x, x.square()], [torch.ones(2), torch.ones(2)])
+        [tensor([5., 7.])]
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        return list(
+            torch.autograd.grad(
+                list(features), list(layers), [g.clone() for g in gradients], allow_unused=True
+            )
+        )
