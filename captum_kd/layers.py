@@ -73,6 +73,35 @@ def default_layers(model: nn.Module) -> list[str]:
     )
 
 
+def deep_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers whose pooled features stand for what a classifier knows.
+
+    Args:
+        model: A classifier.
+
+    Returns:
+        The last two of :func:`default_layers`; else ``model.features``, if that ends in a convolution, as in
+        torchvision's convolutional networks; else none.
+
+    Example:
+        >>> import torchvision
+        >>> model = torchvision.models.mobilenet_v3_small()
+        >>> deep_layers(model) == [model.features]
+        True
+        >>> len(deep_layers(torchvision.models.resnet18()))
+        2
+    """
+    try:
+        return [find_layer(model, name) for name in default_layers(model)[-2:]]
+    except ValueError:
+        features = getattr(unwrap(model), "features", None)
+        if not isinstance(features, nn.Sequential):
+            return []
+        with_weights = [m for m in features.modules() if next(m.parameters(recurse=False), None) is not None]
+        convolutional = (nn.Conv2d, nn.BatchNorm2d)
+        return [features] if with_weights and isinstance(with_weights[-1], convolutional) else []
+
+
 def layer_name(model: Any, layer: nn.Module) -> str | None:
     """The dotted name of ``layer`` in ``model``, or None if it is not found (or ``model`` is a function)."""
     if isinstance(model, nn.Module):

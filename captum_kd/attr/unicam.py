@@ -26,7 +26,7 @@ from captum_kd.functional.cam import Distances
 from captum_kd.functional.centering import check_sample_count
 from captum_kd.functional.objectives import IGNORE_LABELS, OBJECTIVES, Objective, relevance
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.layers import Layers, default_layers, find_layer, pair_layers
+from captum_kd.layers import Layers, deep_layers, pair_layers
 from captum_kd.targets import class_indices, has_class_scores
 
 Features = Literal["distilled", "residual"]
@@ -183,9 +183,9 @@ class UniCAM(LayerAttribution):
         costs a backward pass of each model. With ``relu_attributions=False`` maps are signed, which ranks
         positions best: positive where the student, negative where the base model has more.
 
-        The stages are those of :func:`captum_kd.layers.default_layers`. Where they are not known, and with a
-        ``reshape_transform``, features are those of the explained layers themselves, which points less well
-        in early layers: name better ones with ``feature_layer``.
+        The features are those of :func:`captum_kd.layers.deep_layers`. Where these are not known, and with a
+        ``reshape_transform``, they are those of the explained layers themselves, which points less well in
+        early layers: name better ones with ``feature_layer``.
 
         Args:
             forward_func: As in the constructor.
@@ -196,7 +196,7 @@ class UniCAM(LayerAttribution):
 
         Returns:
             A :class:`UniCAM` with ``objective="uniqueness"``, ``pool=1``, ``center=True``,
-            ``combine="elementwise"``, ``contrast=True`` and, where they are known, the last two stages as
+            ``combine="elementwise"``, ``contrast=True`` and, where they are known, deep layers as
             ``feature_layer``.
 
         Example:
@@ -214,7 +214,7 @@ class UniCAM(LayerAttribution):
             "contrast": True,
         }
         if "feature_layer" not in options and options.get("reshape_transform") is None:
-            settings |= _last_stages(forward_func, base_model)
+            settings |= _feature_layers(forward_func, base_model)
         return cls(forward_func, layer, base_model, base_layer, **{**settings, **options})
 
     @log_usage()
@@ -462,17 +462,13 @@ class UniCAM(LayerAttribution):
         return None if self.objective in IGNORE_LABELS else indices
 
 
-def _last_stages(forward_func: Any, base_model: Any) -> dict[str, list[nn.Module]]:
-    """The last two stages of both models, if they are known."""
-    found = {}
-    for option, model in (("feature_layer", forward_func), ("base_feature_layer", base_model)):
-        if not isinstance(model, nn.Module):
-            return {}
-        try:
-            found[option] = [find_layer(model, name) for name in default_layers(model)[-2:]]
-        except ValueError:
-            return {}
-    return found if len({len(layers) for layers in found.values()}) == 1 else {}
+def _feature_layers(forward_func: Any, base_model: Any) -> dict[str, list[nn.Module]]:
+    """The constructor's feature layers for :meth:`UniCAM.recommended`, if they are known of both models."""
+    models = (forward_func, base_model)
+    ours, theirs = (deep_layers(model) if isinstance(model, nn.Module) else [] for model in models)
+    if not ours or len(ours) != len(theirs):
+        return {}
+    return {"feature_layer": ours, "base_feature_layer": theirs}
 
 
 def _all_equal(labels: Distances | None) -> bool:

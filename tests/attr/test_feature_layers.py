@@ -244,6 +244,19 @@ def test_models_of_unknown_stages_are_explained_by_their_own_features() -> None:
     torch.testing.assert_close(recommended.attribute(images()), explicit.attribute(images()))
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vgg11", "densenet121", "squeezenet1_1"])
+def test_convolutional_networks_of_torchvision_are_explained_by_all_their_features(name: str) -> None:
+    torch.manual_seed(0)
+    student, base = (torchvision.models.get_model(name, num_classes=3).eval() for _ in range(2))
+    inputs = torch.randn(4, 3, 64, 64)
+    recommended = UniCAM.recommended(student, student.features[2], base)
+    explicit = UniCAM.recommended(student, student.features[2], base, feature_layer=student.features)
+    own = UniCAM.recommended(student, student.features[2], base, feature_layer=None)
+    found = recommended.attribute(inputs)
+    torch.testing.assert_close(found, explicit.attribute(inputs))
+    assert not torch.allclose(found, own.attribute(inputs))
+
+
 def test_a_torchvision_pair_with_frozen_weights() -> None:
     torch.manual_seed(0)
     student, base = torchvision.models.resnet18(num_classes=3), torchvision.models.resnet34(num_classes=3)
