@@ -97,4 +97,13 @@ def subject_of_checkpoints(
             else None
         ),
         label_embeddings=encode_labels(label_encoder, pooling, found.class_names),
+        notes=() if given_names else (_order_of_classes(found.class_names),),
+    )
+
+
+def _order_of_classes(class_names: Sequence[str]) -> str:
+    first = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
+    return (
+        f"The models' outputs are taken to be in this order: {first}. If accuracies are lower than you know "
+        "them to be, give the order with --class-names, or the models' normalisation with --mean and --std."
     )

@@ -185,6 +185,9 @@ def test_a_torchvision_pair_of_several_students(folder: Path, tmp_path: Path) ->
     comparison = Comparison.load(tmp_path / "report" / "comparison.safetensors")
     assert comparison.students == ("first", "other")
     assert comparison.layers == ("layer1", "layer2", "layer3", "layer4")
+    note = "The models' outputs are taken to be in this order: Ankle boot, Bag, "
+    assert comparison.settings["notes"][0].startswith(note)
+    assert "Ankle boot, Bag, " in (tmp_path / "report" / "report.html").read_text("utf-8")
 
 
 def test_grey_images_for_models_of_one_channel(
