@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from captum_kd.benchmark.localization import LocalizationRow
-from captum_kd.benchmark.methods import CEILING, RANDOM
+from captum_kd.benchmark.methods import CEILING, CHOSEN_ON, RANDOM
 from captum_kd.benchmark.parts import Part, part_record
 from captum_kd.benchmark.summary import Estimate, Findings, findings, means_by_place, over_pairs
 from captum_kd.benchmark.truth import RULE
@@ -64,7 +64,8 @@ def results_page(parts: Sequence[Part], command: str) -> str:
             "and over pairs (techniques x seeds) with a 95 % t interval over pairs. A geometry whose cue has "
             "no place shows the item's half of the separation alone. *wider base*: a base model of another "
             "width. *null*: two base models, between which nothing was distilled, with the place that is "
-            "farthest from 0. *lowest*: the lowest mean over pairs at any geometry and layer.",
+            "farthest from 0. *lowest*: the lowest mean over pairs at any geometry and layer. *unseen*: the "
+            f"geometries that the recommended maps were not chosen on (all but {' and '.join(CHOSEN_ON)}).",
             separation_table(parts, found).to_markdown(),
             "![Separation of every method, geometry and layer](separation.png)",
             parts_table(found).to_markdown(),
@@ -81,18 +82,20 @@ def separation_table(parts: Sequence[Part], found: Findings) -> Table:
     """The headline: separation by ranking AUC, methods x geometries."""
     geometries = dict.fromkeys(part.geometry for part in parts)
     rows, mixed, null = (found.rows[kind] for kind in ("technique", "mixed", "null"))
+    unseen = [row for row in rows if row.geometry not in CHOSEN_ON]
     lines = []
     for method in methods_of(parts):
         cells = [_cell(over_pairs(rows, method=method, geometry=geometry)) for geometry in geometries]
         worst = min(means_by_place(rows, method), default=None)
         cells += [
             _cell(over_pairs(rows, method=method)),
+            _cell(over_pairs(unseen, method=method)),
             Cell("-") if worst is None else Cell(f"{_number(worst[0])}", f"{worst[1]}, {worst[2]}"),
             _cell(over_pairs(mixed, method=method)),
             Cell("-") if method == CEILING else _null_cell(null, method),
         ]
         lines.append((method, cells))
-    heads = ["method", *geometries, "mean", "lowest", "wider base", "null"]
+    heads = ["method", *geometries, "mean", "mean, unseen", "lowest", "wider base", "null"]
     return Table("Separation by ranking AUC", heads, lines)
 
 
