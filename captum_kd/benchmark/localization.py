@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from captum_kd.architectures import default_layers
-from captum_kd.benchmark.methods import CEILING, RANDOM
+from captum_kd.benchmark.methods import CEILING, RANDOM, SIGNED
 from captum_kd.benchmark.subjects import Subject
 from captum_kd.benchmark.training import words_seed
 from captum_kd.demo.planted_cue import normalise
@@ -82,8 +82,14 @@ def localize(
         layers = default_layers(subject.models[names.student])
         maps: dict[str, list[TwoMaps]] = {}
         for title, method in methods.items():
-            report(f"{subject.geometry}, seed {subject.seed}, {name}: {title}")
-            maps[title] = maps_in_batches(method, pair, images, scored.labels)
+            if f"{title}{SIGNED}" not in methods:
+                report(f"{subject.geometry}, seed {subject.seed}, {name}: {title}")
+                maps[title] = maps_in_batches(method, pair, images, scored.labels)
+        # What a method's signed maps have above zero is its maps; some are too dear to make twice.
+        for title in methods:
+            if title not in maps:
+                maps[title] = [(ours.relu(), theirs.relu()) for ours, theirs in maps[f"{title}{SIGNED}"]]
+        maps = {title: maps[title] for title in methods}
         like = next(iter(maps.values()))
         noise = random_maps(like, words_seed(subject.geometry, subject.seed, name, RANDOM))
         maps = {RANDOM: noise, **maps, CEILING: perfect_maps(item, cue, len(layers))}

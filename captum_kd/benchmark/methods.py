@@ -21,6 +21,8 @@ INTEGRATION_STEPS = 8
 # The recommended maps were chosen on these geometries (and on the demo's pair), the others measured once.
 CHOSEN_ON = ("free", "grid")
 RANDOM = "random maps"
+# A method of this name with ending gives signed maps, of which the method's own are what is above zero.
+SIGNED = ", signed"
 CEILING = "perfect masks"
 
 
@@ -39,7 +41,7 @@ LOCALIZATION_METHODS: dict[str, MapMethod] = {
         UNIQUE_SIDES, partial(difference, function=integrated_gradients)
     ),
     **{
-        f"{name} difference, signed": MapMethod(
+        f"{name} difference{SIGNED}": MapMethod(
             UNIQUE_SIDES, partial(difference, function=function, signed=True)
         )
         for name, function in (

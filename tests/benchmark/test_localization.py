@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from captum_kd.benchmark.localization import LocalizationRow, localize, score_layer
-from captum_kd.benchmark.methods import CEILING, LOCALIZATION_METHODS, RANDOM
+from captum_kd.benchmark.methods import CEILING, LOCALIZATION_METHODS, RANDOM, SIGNED
 from captum_kd.benchmark.subjects import PAIRS, Counts, Subject, held_out
 from captum_kd.demo.networks import small_resnet
+from captum_kd.demo.planted_cue import normalise
 from captum_kd.localization import perfect_maps, random_maps, ranking_auc, separation
 from captum_kd.pair_maps import UNIQUE_SIDES, MapMethod, Pair, TwoMaps, upsample
 from tests.demo.test_planted_cue import made_up_items, made_up_labels
@@ -106,3 +107,20 @@ def test_perfect_maps_without_a_place_of_the_cue_are_flat() -> None:
     ours, theirs = perfect_maps(item, None, 2)[1]
     assert torch.equal(ours[:, 0].bool(), item)
     assert theirs.min() == theirs.max() == 1
+
+
+def test_maps_are_what_is_above_zero_in_signed_maps() -> None:
+    """Each is made once; the identity that allows it holds for every method with a signed form."""
+    made_up = subject("free")
+    pair = made_up.pair("response")
+    images = normalise(made_up.images.scored.images[:4])
+    labels = made_up.images.scored.labels[:4]
+    forms = [name for name in LOCALIZATION_METHODS if f"{name}{SIGNED}" in LOCALIZATION_METHODS]
+    assert len(forms) == 4
+    for name in forms:
+        plain, signed = (
+            LOCALIZATION_METHODS[title].maps(pair, images, labels) for title in (name, f"{name}{SIGNED}")
+        )
+        for maps, both in zip(plain, signed, strict=True):
+            for side in range(2):
+                torch.testing.assert_close(maps[side], both[side].relu())
