@@ -39,10 +39,10 @@ class Pair(NamedTuple):
             layers=[self.layers[i] for i in indices], base_layers=[self.base_layers[i] for i in indices]
         )
 
-    def recommended(self) -> UniCAM:
+    def recommended(self, **options: Any) -> UniCAM:
         """:meth:`UniCAM.recommended` of the pair against the reference."""
         return UniCAM.recommended(
-            self.student, self.layers, self.base, self.base_layers, reference=self.reference
+            self.student, self.layers, self.base, self.base_layers, reference=self.reference, **options
         )
 
 
@@ -118,9 +118,11 @@ def unicam(pair: Pair, images: Tensor, labels: Tensor, **options: Any) -> list[T
     return list(zip(*method.attribute_all(images, labels), strict=True))
 
 
-def recommended(pair: Pair, images: Tensor, labels: Tensor, *, signed: bool = False) -> list[TwoMaps]:
-    """:meth:`UniCAM.recommended`, which needs no labels."""
-    maps = pair.recommended().attribute_all(images, relu_attributions=not signed)
+def recommended(
+    pair: Pair, images: Tensor, labels: Tensor, *, signed: bool = False, **options: Any
+) -> list[TwoMaps]:
+    """:meth:`UniCAM.recommended`, which needs no labels, with further options."""
+    maps = pair.recommended(**options).attribute_all(images, relu_attributions=not signed)
     return list(zip(*maps, strict=True))
 
 

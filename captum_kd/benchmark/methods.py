@@ -14,6 +14,7 @@ from captum_kd.pair_maps import (
     difference,
     grad_cam,
     gradient_x_activation,
+    recommended,
 )
 
 # Captum's LayerLRP and LayerDeepLift do not run on residual blocks that use one ReLU twice.
@@ -37,6 +38,19 @@ def integrated_gradients(model: nn.Module, layer: nn.Module, images: Tensor, cla
 
 LOCALIZATION_METHODS: dict[str, MapMethod] = {
     **METHODS,
+    # What the recommended setting consists of, each part taken away.
+    "UniCAM, recommended, without contrast, signed": MapMethod(
+        UNIQUE_SIDES, partial(recommended, signed=True, contrast=False)
+    ),
+    "UniCAM, recommended, own features, signed": MapMethod(
+        UNIQUE_SIDES, partial(recommended, signed=True, feature_layer=None)
+    ),
+    "UniCAM, recommended, channel weights, signed": MapMethod(
+        UNIQUE_SIDES, partial(recommended, signed=True, combine="channel")
+    ),
+    "UniCAM, recommended, not centred, signed": MapMethod(
+        UNIQUE_SIDES, partial(recommended, signed=True, center=False)
+    ),
     "integrated gradients difference": MapMethod(
         UNIQUE_SIDES, partial(difference, function=integrated_gradients)
     ),
