@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 import torchvision
+from captum.attr import NoiseTunnel
+from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
 from captum_kd import UniCAM
@@ -267,6 +270,31 @@ def test_a_torchvision_pair_with_frozen_weights() -> None:
     assert [tuple(maps.shape) for maps in both.distilled] == [(4, 1, 16, 16), (4, 1, 2, 2)]
     for distilled, residual in zip(*both, strict=True):
         assert not (distilled * residual).any()
+
+
+def test_captums_tools_copies_wrappers_and_precisions() -> None:
+    torch.manual_seed(0)
+    student, base = small_resnet(4).eval(), small_resnet(4).eval()
+    inputs, reference = torch.randn(5, 3, 32, 32), torch.randn(12, 3, 32, 32)
+    unicam = UniCAM.recommended(student, student.layer2, base, reference=reference)
+    expected = unicam.attribute(inputs)
+    assert torch.equal(copy.deepcopy(unicam).attribute(inputs), expected)
+    wrapped = UniCAM.recommended(nn.DataParallel(student), student.layer2, base, reference=reference)
+    assert torch.equal(wrapped.attribute(inputs), expected)
+    still = NoiseTunnel(unicam).attribute(inputs, nt_samples=2, stdevs=1e-9)
+    torch.testing.assert_close(still, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+
+    def maps(value: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor]:
+        return (unicam.attribute(value[0]),) if isinstance(value, tuple) else unicam.attribute(value)
+
+    assert (sensitivity_max(maps, inputs, n_perturb_samples=2) > 0).all()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert unicam.attribute(inputs).dtype == torch.float32
+    half = [copy.deepcopy(model).bfloat16() for model in (student, base)]
+    low = UniCAM.recommended(half[0], half[0].layer2, half[1], reference=reference.bfloat16())
+    found = low.attribute(inputs.bfloat16())
+    assert found.dtype == torch.float32
+    assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.95
 
 
 def test_errors() -> None:
