@@ -157,7 +157,7 @@ def maps_figure(experiment: Experiment) -> Figure:
     columns["Grad-CAM\ndifference"] = upsample((distilled - residual)[:SHOWN], size)
     for method, title in (("UniCAM, published objective", "published"), (RECOMMENDED, "recommended")):
         for side, maps in zip(("distilled", "residual"), experiment.maps[method][layer], strict=True):
-            columns[f"UniCAM {title}\n{side}"] = upsample(maps[:SHOWN], size)
+            columns[f"UniCAM\n{title}\n{side}"] = upsample(maps[:SHOWN], size)
     names = list(columns)
     items, cues = (
         [FASHION_MNIST_CLASSES[i] for i in classes[:SHOWN]] for classes in (truth.labels, truth.cues)
