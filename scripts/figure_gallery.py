@@ -20,7 +20,7 @@ from captum_kd.report.page import png
 from captum_kd.visualization import plot_curves, plot_models
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
-METHODS = ("Grad-CAM", "Grad-CAM difference", "UniCAM, published objective", "UniCAM, uniqueness")
+METHODS = ("Grad-CAM", "Grad-CAM difference", "UniCAM, published objective", "UniCAM, recommended")
 SCORED = 128
 SHOWN = 3
 IMAGES_OF_LAYERS = (1, 2)
@@ -63,10 +63,10 @@ def figures() -> Iterator[tuple[str, Figure]]:
     yield "methods", comparison.plot_maps("layer3", "student")[0]
     yield "models", comparison.plot_models("Grad-CAM", "layer3")[0]
     chosen = {"students": ["student"], "images": IMAGES_OF_LAYERS}
-    for method, name in (("UniCAM, uniqueness", "unicam"), ("Grad-CAM", "grad_cam")):
+    for method, name in (("UniCAM, recommended", "unicam"), ("Grad-CAM", "grad_cam")):
         yield f"layers_{name}", comparison.plot_layers(method, **chosen)[0]
-    yield "layers_students", comparison.plot_layers("UniCAM, uniqueness", images=[1])[0]
-    yield "kept", comparison.plot_kept("UniCAM, uniqueness", LAYERS[1:], **chosen)[0]
+    yield "layers_students", comparison.plot_layers("UniCAM, recommended", images=[1])[0]
+    yield "kept", comparison.plot_kept("UniCAM, recommended", LAYERS[1:], **chosen)[0]
 
     shown, predicted = images[:SHOWN], {}
     for name in ("teacher", "base", "student"):

@@ -189,7 +189,7 @@ def test_the_figure_of_maps(several: Comparison) -> None:
     assert figure.get_suptitle() == "one, first_relu"
     assert [panel.get_ylabel() for panel in axes[:, 0]] == ["<b>blue", "grey", "red"]
     titles = [panel.get_title() for panel in axes[0, 1:]]
-    assert titles[:2] == ["Grad-CAM difference\ndistilled", "Grad-CAM difference\nresidual"]
+    assert titles[:2] == ["Grad-CAM\ndifference\ndistilled", "Grad-CAM\ndifference\nresidual"]
     # Both sides of a method share a scale.
     for row in axes:
         limits = [panel.images[0].get_clim() for panel in row[1:]]

@@ -145,7 +145,7 @@ def score_table(rows: list[ScoreRow], caption: str) -> Table:
 
 
 def maps_figure(experiment: Experiment) -> Figure:
-    """Images, Grad-CAMs, their difference, and UniCAM by both objectives."""
+    """Images, Grad-CAMs, their difference, and UniCAM as published and as recommended."""
     truth, layer = experiment.planted, LAYERS.index(SHOWN_LAYER)
     size = (truth.images.shape[2], truth.images.shape[3])
     few, labels = experiment.inputs[:SHOWN], truth.labels[:SHOWN]

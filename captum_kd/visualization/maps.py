@@ -25,6 +25,8 @@ from captum_kd.visualization.grid import (
 )
 from captum_kd.visualization.style import displayable, luminance
 
+TITLE_LENGTH = 17  # characters of a line that are no wider than a panel
+
 
 class Outline(NamedTuple):
     """A region drawn on every panel of a row: its masks ``(n, h, w)``, and how."""
@@ -98,7 +100,8 @@ def plot_maps(
             _draw_outlines(panel, outlines, row)
         name_row(axes[row, 0], titles[row], images.shape[2:])
     for panel, name in zip(axes[0], ["image", *maps], strict=True):
-        panel.set_title(name, fontsize=TEXT_SIZE)
+        lines = [textwrap.fill(line, TITLE_LENGTH) for line in name.splitlines()]
+        panel.set_title("\n".join(lines), fontsize=TEXT_SIZE)
     for bar, signed in zip(bars, signs, strict=True):
         draw_key(bar, key or _key(maps, shared), signed=signed, lines=signed or opacity is not None)
     if outlines:
@@ -190,7 +193,7 @@ def maps_figure(
     columns: dict[str, Tensor] = {}
     groups = []
     for method, pair in maps.items():
-        names = [f"{textwrap.fill(method, 20)}\n{side}" for side in sides[method]]
+        names = [f"{method}\n{side}" for side in sides[method]]
         groups.append(names)
         columns.update({name: at_image_size(m, images, name) for name, m in zip(names, pair, strict=True)})
     key = "in the row: one scale for the two maps of a method"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from captum_kd.pair_maps import METHODS
 from captum_kd.visualization import Outline, displayable, maps_figure, plot_maps, plot_models
 
 IMAGES = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -154,6 +156,15 @@ def test_both_maps_of_a_method_share_a_scale() -> None:
         "B\nresidual",
     ]
     assert [panel.images[0].get_clim()[1] for panel in axes[1, 1:]] == [5, 5, 1, 1]
+
+
+def test_titles_of_neighbouring_columns_do_not_touch() -> None:
+    maps = {name: (torch.ones(2, 1, 3, 3),) * 2 for name in METHODS}
+    sides = {name: method.sides for name, method in METHODS.items()}
+    figure, axes = maps_figure(IMAGES, maps, sides)
+    figure.canvas.draw()
+    extents = [panel.title.get_window_extent() for panel in axes[0]]
+    assert all(left.x1 < right.x0 for left, right in pairwise(extents))
 
 
 def test_maps_of_several_channels_are_refused() -> None:
