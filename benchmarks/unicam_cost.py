@@ -3,10 +3,10 @@
     python benchmarks/unicam_cost.py [--samples 16] [--size 224] [--repeats 5] [--device cpu]
 
 Prints the median ratio of the time of ``attribute_all`` to that of the two plain forward passes: of the
-constructor's maps, which have a closed form; of the same maps by autograd through ``torch.cdist`` (one pass of
-both models for each layer and direction); and of ``UniCAM.recommended``, which traces deep features back to the
-layers. Also how far the closed form's maps and autograd's differ, and the peak memory of each above the loaded
-models. Every repeat times all of them in turn, so the ratios hold when the machine's speed drifts.
+constructor's maps, which have a closed form; of the same maps by autograd through ``torch.cdist`` (one pass
+of both models for each layer and direction); and of ``UniCAM.recommended``, which traces deep features back
+to the layers. Also how far the closed form's maps and autograd's differ, and the peak memory of each above
+the loaded models. Every repeat times all of them in turn, so the ratios hold when the machine's speed drifts.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def random_maps(like: Sequence[tuple[Tensor, Tensor]], seed: int = 0) -> list[tu
 
 
 def perfect_maps(item: Tensor, cue: Tensor | None, layers: int) -> list[tuple[Tensor, Tensor]]:
-    """The masks themselves as maps: what the measures give at best. Without a place a cue's map is flat.
+    """The masks themselves as maps: what knowing both regions scores. Without a place a cue's map is flat.
+
+    No upper limit of a separation by ranking: a map may also rank the other region last.
 
     Args:
         item: Masks of the item, ``(n, h, w)``.

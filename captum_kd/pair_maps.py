@@ -189,7 +189,14 @@ METHODS: dict[str, MapMethod] = {
     "UniCAM, recommended": MapMethod(UNIQUE_SIDES, recommended),
     "UniCAM, recommended, signed": MapMethod(UNIQUE_SIDES, partial(recommended, signed=True)),
 }
-"""What :func:`captum_kd.compare` makes maps by, each with the names of its two sides."""
+"""What :func:`captum_kd.compare` makes maps by, each with the names of its two sides.
+
+Of the student and of the base model, for the class that each predicts: "Grad-CAM", "gradient x activation".
+What one of these maps has beyond the other: "Grad-CAM difference", "gradient x activation difference".
+UniCAM: "UniCAM, published objective", the constructor's defaults; "UniCAM, row maximum"; "UniCAM,
+uniqueness", of the layer's own features, pooled and centred; "UniCAM, recommended", which is
+:meth:`~captum_kd.UniCAM.recommended`; and "UniCAM, recommended, signed", the same without ReLU.
+"""
 
 
 def _resolve(method: Any, name: Any) -> MapMethod:

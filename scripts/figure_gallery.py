@@ -28,7 +28,7 @@ IMAGES_OF_LAYERS = (1, 2)
 
 @click.command()
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--dpi", default=80, show_default=True)
+@click.option("--dpi", default=78, show_default=True)
 def main(out: Path, dpi: int) -> None:
     """Writes the figures to the folder OUT."""
     out.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,8 @@ class UniCAM(LayerAttribution):
     :math:`\mathrm{ReLU}(\sum_k \beta_k A_k)` with :math:`\beta_k` the spatial mean of
     :math:`\partial S / \partial A_k` (Eq. 3, 5 and 6 of Adhane et al., "On Explaining Knowledge
     Distillation"). The gradient has a closed form, so all layers and both directions cost one forward pass
-    of each model and no backward pass.
+    of each model and no backward pass. With ``feature_layer`` the distances are those of later layers, and
+    one backward pass of each model traces the gradient back to all explained layers.
 
     A map is relative to the samples that distances are taken between: by default those of the batch, as
     in the paper. Pass ``reference`` to fix them; a sample's map then does not depend on its batch.
@@ -240,8 +241,8 @@ class UniCAM(LayerAttribution):
             attribute_to_layer_input: Explain the layer's input instead of its output.
             relu_attributions: Keep only positive values (Eq. 6). False gives the signed map.
             attr_dim_summation: Sum over channels. False gives a map per channel.
-            features: "distilled" (the student given the base model) or "residual" (the base model given
-                the student; the maps then have the size of the base layer).
+            features: "distilled" (the student given the base model; with ``contrast`` minus the reverse) or
+                "residual" (the base model given the student; the maps then have the size of the base layer).
 
         Returns:
             Maps of shape ``(n, 1, *spatial)``, or ``(n, c, *spatial)`` without summation, at the layer's
@@ -252,7 +253,8 @@ class UniCAM(LayerAttribution):
         Raises:
             ValueError: Fewer than 4 samples without a reference; a target that is missing, out of range or
                 of the wrong length; too few label embeddings; an unknown word for ``features``;
-                activations that are not finite or not ``(n, c, ...)``.
+                activations that are not finite or not ``(n, c, ...)``; feature layers that do not depend on
+                an explained layer; ``attr_dim_summation=False`` with ``contrast``.
         """
         _one_of(features, get_args(Features), "features")
         (maps,) = self._explain(
@@ -277,6 +279,8 @@ class UniCAM(LayerAttribution):
         attr_dim_summation: bool = True,
     ) -> UniqueAttributions:
         """Both directions for every layer from one forward pass of each model.
+
+        With ``feature_layer`` there is one backward pass of each model as well.
 
         Takes the arguments of :meth:`attribute` but ``features``.
 
