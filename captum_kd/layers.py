@@ -80,8 +80,8 @@ def deep_layers(model: nn.Module) -> list[nn.Module]:
         model: A classifier.
 
     Returns:
-        The last two of :func:`default_layers`; else ``model.features``, if that ends in a convolution, as in
-        torchvision's convolutional networks; else none.
+        The last two of :func:`default_layers`, else ``model.features`` as in torchvision's networks; none
+        where these are not known, or do not end in a convolution (tokens need a ``reshape_transform``).
 
     Example:
         >>> import torchvision
@@ -92,14 +92,17 @@ def deep_layers(model: nn.Module) -> list[nn.Module]:
         2
     """
     try:
-        return [find_layer(model, name) for name in default_layers(model)[-2:]]
+        found = [find_layer(model, name) for name in default_layers(model)[-2:]]
     except ValueError:
         features = getattr(unwrap(model), "features", None)
-        if not isinstance(features, nn.Sequential):
-            return []
-        with_weights = [m for m in features.modules() if next(m.parameters(recurse=False), None) is not None]
-        convolutional = (nn.Conv2d, nn.BatchNorm2d)
-        return [features] if with_weights and isinstance(with_weights[-1], convolutional) else []
+        found = [features] if isinstance(features, nn.Sequential) else []
+    return found if all(map(_ends_in_convolution, found)) else []
+
+
+def _ends_in_convolution(layer: nn.Module) -> bool:
+    """Whether a layer's last weights are a convolution's, so that it gives channels and positions, not tokens."""
+    with_weights = [m for m in layer.modules() if next(m.parameters(recurse=False), None) is not None]
+    return bool(with_weights) and isinstance(with_weights[-1], (nn.Conv2d, nn.BatchNorm2d))
 
 
 def layer_name(model: Any, layer: nn.Module) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import nn
 
-from captum_kd.layers import describe_layer, find_layer, layer_name, pair_layers, unwrap
+from captum_kd.layers import deep_layers, describe_layer, find_layer, layer_name, pair_layers, unwrap
 
 
 class Network(nn.Module):
@@ -96,3 +98,12 @@ def test_base_layer_cannot_be_found() -> None:
     other = nn.Sequential(nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"base_layer is needed: .* Sequential has no layer 'layer1'"):
         pair_layers(STUDENT, STUDENT.layer1, other, None)
+
+
+def test_deep_layers_are_convolutional() -> None:
+    assert len(deep_layers(timm.create_model("resnet18"))) == 2
+    assert len(deep_layers(timm.create_model("resnet26d"))) == 2
+    for tokens in ("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"):
+        assert deep_layers(timm.create_model(tokens)) == []
+    assert deep_layers(torchvision.models.swin_t()) == []
+    assert deep_layers(nn.Linear(2, 2)) == []
