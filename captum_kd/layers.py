@@ -100,7 +100,7 @@ def deep_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _ends_in_convolution(layer: nn.Module) -> bool:
-    """Whether a layer's last weights are a convolution's: it then gives channels and positions, not tokens."""
+    """Whether a layer's last weights are a convolution's, so that it gives channels, not tokens."""
     with_weights = [m for m in layer.modules() if next(m.parameters(recurse=False), None) is not None]
     return bool(with_weights) and isinstance(with_weights[-1], (nn.Conv2d, nn.BatchNorm2d))
 

@@ -63,7 +63,7 @@ class UniCAM(LayerAttribution):
     in the paper. Pass ``reference`` to fix them; a sample's map then does not depend on its batch.
 
     The defaults are those of the published code. :meth:`recommended` gives the setting that has the best
-    evidence of pointing where the two models differ.
+    evidence, among UniCAM's, of pointing where the two models differ.
 
     Args:
         forward_func: The student: a module, or a function that runs it (pass the module where you can;
@@ -179,9 +179,10 @@ class UniCAM(LayerAttribution):
 
         Uniqueness of globally pooled features of the last two stages, traced back to ``layer``; gradient
         times centred activation at each position; minus the same of the other model. On planted cues with
-        known truth these maps separate best what was distilled from what was left behind
-        (``captum-kd benchmark localization`` measures it); the constructor's defaults stay the paper's. It
-        costs a backward pass of each model. With ``relu_attributions=False`` maps are signed, which ranks
+        known truth these maps separate what was distilled from what was left behind best of UniCAM's and
+        about as well as the difference of two integrated gradients, which asks for the predicted class and
+        costs many backward passes (``captum-kd benchmark localization`` measures it). This costs one backward
+        pass of each model; the constructor's defaults stay the paper's. With ``relu_attributions=False`` maps are signed, which ranks
         positions best: positive where the student, negative where the base model has more.
 
         The features are those of :func:`captum_kd.layers.deep_layers`. Where these are not known, and with a
