@@ -182,8 +182,9 @@ class UniCAM(LayerAttribution):
         known truth these maps separate what was distilled from what was left behind best of UniCAM's and
         about as well as the difference of two integrated gradients, which asks for the predicted class and
         costs many backward passes (``captum-kd benchmark localization`` measures it). This costs one backward
-        pass of each model; the constructor's defaults stay the paper's. With ``relu_attributions=False`` maps are signed, which ranks
-        positions best: positive where the student, negative where the base model has more.
+        pass of each model; the constructor's defaults stay the paper's. With ``relu_attributions=False`` maps
+        are signed, which ranks positions best: positive where the student, negative where the base model has
+        more.
 
         The features are those of :func:`captum_kd.layers.deep_layers`. Where these are not known, and with a
         ``reshape_transform``, they are those of the explained layers themselves, which points less well in
