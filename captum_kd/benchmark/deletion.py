@@ -15,7 +15,7 @@ the highest pixels and is to be above 0; deletion takes the highest away and is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from captum_kd.architectures import default_layers
 from captum_kd.benchmark.methods import RANDOM
 from captum_kd.benchmark.sanity import SANITY_METHODS, SanityRow, SanitySubject, summarise
+from captum_kd.capture import capture
 from captum_kd.functional import road
 from captum_kd.localization import random_maps
 from captum_kd.pair_maps import MapMethod, TwoMaps, maps_in_batches, upsample
 
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.6)
+SHARES = (0.1, 0.2, 0.4)
 Direction = Literal["insertion", "deletion"]
 
 
@@ -73,14 +74,13 @@ def check_deletion(
     layers = default_layers(subject.student)
     pair = subject.pair()
     maps = {name: maps_in_batches(method, pair, images, labels, 64) for name, method in methods.items()}
-    sizes = [
-        torch.empty(len(images), 1, *layer.shape[2:]) for layer in _shapes(pair.layers, pair.student, images)
-    ]
-    maps = {RANDOM: random_maps([(size, size) for size in sizes], seed), **maps}
+    shapes = capture(subject.student, pair.layers, images[:1]).activations
+    like = [torch.empty(len(images), 1, *shape.shape[2:]) for shape in shapes]
+    maps = {RANDOM: random_maps([(noise, noise) for noise in like], seed), **maps}
     rows = []
     for name, of_layers in maps.items():
         report(f"deletion and insertion: {name}")
-        for direction in ("insertion", "deletion"):
+        for direction in get_args(Direction):
             for share in shares:
                 values = torch.stack(
                     [
@@ -133,9 +133,3 @@ def selectivity(
 def predictions(model: nn.Module, images: Tensor) -> Tensor:
     """The predicted class of each image."""
     return torch.cat([model(batch).argmax(1) for batch in images.split(64)])
-
-
-def _shapes(layers: Sequence[nn.Module], model: nn.Module, images: Tensor) -> list[Tensor]:
-    from captum_kd.capture import capture
-
-    return capture(model, list(layers), images[:1]).activations

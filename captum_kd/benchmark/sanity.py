@@ -32,6 +32,7 @@ SANITY_METHODS: dict[str, MapMethod] = {
 }
 ALL_LAYERS = "mean of layers"
 REFERENCE_SIZES = (8, 16, 32, 64, 128)
+BATCHED = 32  # explained images in the check of batches, which costs the most
 
 
 class SanitySubject(NamedTuple):
@@ -157,7 +158,8 @@ def check_maps(
                 _add(
                     found, ("reference", str(size)), _between_references(method, subject, size, seed) / draws
                 )
-                _add(found, ("batch", str(size)), _between_batches(method, subject, size, seed) / draws)
+                half = subject._replace(images=subject.images[:BATCHED], labels=subject.labels[:BATCHED])
+                _add(found, ("batch", str(size)), _between_batches(method, half, size, seed) / draws)
         found["inputs", "another image"] = correlations(maps, [m.roll(1, 0) for m in maps])
         for (check, setting), values in found.items():
             rows += summarise(check, name, setting, layers, values)
@@ -211,8 +213,9 @@ def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
         torch.manual_seed(seed)
         for name in reversed(parts):
             for module in model.get_submodule(name).modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
             yield name, model
 
 
@@ -261,18 +264,30 @@ def _between_references(method: MapMethod, subject: SanitySubject, size: int, se
 
 
 def _between_batches(method: MapMethod, subject: SanitySubject, size: int, seed: int) -> Tensor:
-    """Correlation of each image's maps in two batches of random others, without a reference."""
-    count = len(subject.images)
-    filling = slice(None, max(0, size - count))
-    images = torch.cat([subject.images, subject.pool[filling]])
-    labels = torch.cat([subject.labels, subject.pool_labels[filling]])
+    """Correlation of each image's maps in two batches, without a reference.
+
+    A quarter of a batch are explained images in random groups, the others are of the pool and not in both.
+    """
+    group, others = size // 4, size - size // 4
+    count = len(subject.images) // group * group
+    images, labels = subject.images[:count], subject.labels[:count]
     pair = subject.pair()._replace(reference=None)
     generator = torch.Generator().manual_seed(seed)
+    of_pool = torch.randperm(len(subject.pool), generator=generator)
     runs = []
-    for _ in range(2):
-        order = torch.randperm(len(images), generator=generator)
-        maps = _distilled(method, pair, images[order], labels[order], size)
-        runs.append([of_layer[order.argsort()][:count] for of_layer in maps])
+    for start in (0, others):
+        company = of_pool[start : start + others]
+        order = torch.randperm(count, generator=generator)
+        parts = [
+            method.maps(
+                pair,
+                torch.cat([images[chosen], subject.pool[company]]),
+                torch.cat([labels[chosen], subject.pool_labels[company]]),
+            )
+            for chosen in order.split(group)
+        ]
+        maps = (torch.cat([ours[:group] for ours, _ in of_layer]) for of_layer in zip(*parts, strict=True))
+        runs.append([of_layer[order.argsort()] for of_layer in maps])
     return correlations(*runs)
 
 
