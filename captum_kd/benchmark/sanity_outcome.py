@@ -17,7 +17,7 @@ from captum_kd.report.tables import Cell, Table
 from captum_kd.visualization.style import series_style
 
 CAPTIONS = {
-    "parameters": "Rank correlation with the original map, the student having fresh weights from the top down to",
+    "parameters": "Rank correlation with the original map, the student with fresh weights from the top to",
     "labels": "Rank correlation with the original map when labels of images and reference are permuted",
     "inputs": "Rank correlation with another image's map",
     "reference": "Rank correlation of maps under two references without a common sample, by their size",
