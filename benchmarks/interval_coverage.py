@@ -115,7 +115,7 @@ def main(trials: int, resamples: int, sizes: tuple[int, ...], seed: int, out: Pa
     for case in CASES:
         for n in sizes:
             truth, found = coverage(case, n, trials, resamples, generator)
-            cells = [Cell(f"{truth + 0.0:.3f}")]
+            cells = [Cell(f"{round(truth, 3) + 0.0:.3f}")]
             cells += [Cell(f"{share:.3f}", f"± {width:.2f}") for share, width in found.values()]
             lines.append((f"{case}, n = {n}", cells))
             click.echo(" | ".join([lines[-1][0], *(f"{c.value} {c.note}" for c in cells)]))
