@@ -119,7 +119,7 @@ def localization(
     help="Folder for sanity.json, sanity.md and sanity.png.",
 )
 @click.option(
-    "--images", type=click.IntRange(32, 256), default=64, show_default=True, help="Images to explain."
+    "--images", type=click.IntRange(16, 256), default=64, show_default=True, help="Images to explain."
 )
 @click.option(
     "--pool",
@@ -141,7 +141,7 @@ def sanity(out: Path, images: int, pool: int) -> None:
 
         torch.set_num_threads(1)
         subject = demo_subject(images, pool)
-        sizes = [size for size in REFERENCE_SIZES if 2 * size <= pool]
+        sizes = [size for size in REFERENCE_SIZES if 2 * size <= pool and size // 4 <= images]
         rows = check_maps(subject, sizes=sizes, report=click.echo) + check_deletion(
             subject, report=click.echo
         )

@@ -179,8 +179,8 @@ def correlations(maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
     Example:
         >>> import torch
         >>> a = torch.tensor([[1.0, 2.0, 3.0, 4.0]]).reshape(1, 1, 2, 2)
-        >>> correlations([a], [a**2]), correlations([a], [-a])
-        (tensor([[1.]], dtype=torch.float64), tensor([[-1.]], dtype=torch.float64))
+        >>> round(correlations([a], [a**2]).item(), 6), round(correlations([a], [-a]).item(), 6)
+        (1.0, -1.0)
     """
     result = []
     for a, b in zip(maps, others, strict=True):

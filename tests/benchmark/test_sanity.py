@@ -136,7 +136,7 @@ def test_models_that_agree_are_named(subject: SanitySubject) -> None:
 
 
 def test_the_command_writes_numbers_tables_and_figure(tmp_path: Path) -> None:
-    arguments = ["benchmark", "sanity", "--out", str(tmp_path), "--images", "32", "--pool", "16"]
+    arguments = ["benchmark", "sanity", "--out", str(tmp_path), "--images", "16", "--pool", "16"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "sanity.json").read_text("utf-8"))
