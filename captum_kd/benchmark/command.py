@@ -16,6 +16,7 @@ from captum_kd.errors import explained_errors
 
 if TYPE_CHECKING:
     from captum_kd.benchmark.parts import Part
+    from captum_kd.benchmark.scores_outcome import Relation
 
 GEOMETRY_NAMES = ("free", "grid", "sizes", "clutter", "two-cues", "tint")
 
@@ -104,9 +105,115 @@ def localization(
         for part in found:
             write_part(out, part)
             parts.append(part)
-            page = write_outcome(parts, out, " ".join(["captum-kd", *sys.argv[1:]]))
+            page = write_outcome(parts, out, _command())
     click.echo(separation_table(parts, findings(parts)).to_markdown())
     click.echo(f"\n{len(methods_of(parts))} methods, {time.perf_counter() - start:.0f} s. See {page}")
+
+
+@benchmark.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("captum-kd-benchmark"),
+    show_default=True,
+    help="Folder for sanity.json, sanity.md and sanity.png.",
+)
+@click.option(
+    "--images", type=click.IntRange(16, 256), default=64, show_default=True, help="Images to explain."
+)
+@click.option(
+    "--pool",
+    type=click.IntRange(16, 256),
+    default=256,
+    show_default=True,
+    help="Others to draw references from: of 8 samples up to half of the pool.",
+)
+def sanity(out: Path, images: int, pool: int) -> None:
+    """Do maps depend on weights, labels, image and reference as they should? On the demo's embedded pair."""
+    start = time.perf_counter()
+    with explained_errors("The same command starts again."):
+        out.mkdir(parents=True, exist_ok=True)
+        import torch
+
+        from captum_kd.benchmark.deletion import check_deletion
+        from captum_kd.benchmark.sanity import REFERENCE_SIZES, check_maps, demo_subject
+        from captum_kd.benchmark.sanity_outcome import write_sanity
+
+        torch.set_num_threads(1)
+        subject = demo_subject(images, pool)
+        sizes = [size for size in REFERENCE_SIZES if 2 * size <= pool and size // 4 <= images]
+        rows = check_maps(subject, sizes=sizes, report=click.echo) + check_deletion(
+            subject, report=click.echo
+        )
+        page = write_sanity(rows, out, _command())
+    click.echo(f"{time.perf_counter() - start:.0f} s. See {page}")
+
+
+@benchmark.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("captum-kd-benchmark"),
+    show_default=True,
+    help="Folder for scores.json, scores.md and the figures.",
+)
+@click.option(
+    "--models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Trained models of the localization benchmark: does RS predict what they do?",
+)
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Where Fashion-MNIST is, or is downloaded to; needed with --models.",
+)
+@click.option(
+    "--subsets", type=click.IntRange(2), default=40, show_default=True, help="Random subsets of each size."
+)
+def scores(out: Path, models: Path | None, root: Path, subsets: int) -> None:
+    """How do FSS and RS behave at small n, are they circular, and what do they predict?"""
+    start = time.perf_counter()
+    with explained_errors("The same command starts again."):
+        out.mkdir(parents=True, exist_ok=True)
+        import torch
+
+        from captum_kd.benchmark.sanity import demo_subject
+        from captum_kd.benchmark.scores import circularity, score_sizes
+        from captum_kd.benchmark.scores_outcome import write_scores
+
+        torch.set_num_threads(1)
+        subject = demo_subject(256, 256)
+        relation = None if models is None else _relation(models, root)
+        sizes = score_sizes(subject, subsets=subsets, report=click.echo)
+        page = write_scores(sizes, circularity(subject), relation, out, _command())
+    click.echo(f"{time.perf_counter() - start:.0f} s. See {page}")
+
+
+def _relation(models: Path, root: Path) -> Relation:
+    from captum_kd.benchmark.relation import coefficients, finished, relate
+    from captum_kd.benchmark.scores_outcome import Relation
+    from captum_kd.distill.tensor_images import read_fashion_mnist
+
+    folders = finished(models)
+    if not folders:
+        raise ValueError(
+            f"{models} has no geometry and seed whose models are all trained; "
+            "captum-kd benchmark localization --size full trains them."
+        )
+    test = read_fashion_mnist(root)[1]
+    rows, pairs = [], []
+    for geometry, seed, folder in folders:
+        click.echo(f"{geometry}, seed {seed}")
+        of_models, of_pairs = relate(geometry, seed, folder, test.data, test.targets)
+        rows += of_models
+        pairs += of_pairs
+    return Relation(rows, pairs, coefficients(rows, pairs))
+
+
+def _command() -> str:
+    return " ".join(["captum-kd", *sys.argv[1:]])
 
 
 def full_parts(
