@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -74,6 +74,7 @@ def trace(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(undisturbed(forward_func, *layers))
+        stack.enter_context(_frozen(forward_func, *layers))
         for index, layer in enumerate(layers):
             if attribute_to_layer_input:
 
@@ -94,8 +95,26 @@ def trace(
     return [value for value in found if value is not None], output
 
 
+@contextmanager
+def _frozen(*models: Any) -> Iterator[None]:
+    """No parameter requires a gradient inside, so that the graph begins at the first layer that is kept."""
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    trained = {p for module in modules for p in module.parameters() if p.requires_grad and p.is_leaf}
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
+
+
 def layer_gradients(
-    layers: Sequence[Tensor], features: Sequence[Tensor], gradients: Sequence[Tensor]
+    layers: Sequence[Tensor],
+    features: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    *,
+    keep_graph: bool = False,
 ) -> list[Tensor | None]:
     """Pull gradients with respect to features back to layers, through the graph between them.
 
@@ -103,6 +122,7 @@ def layer_gradients(
         layers: What layers gave, from :func:`trace`.
         features: What other layers gave, or functions of it, from the same pass.
         gradients: Of each feature tensor's shape.
+        keep_graph: Leave the graph for another call.
 
     Returns:
         For each layer the sum of what all features pull back to it; None where no feature depends on it.
@@ -115,6 +135,10 @@ def layer_gradients(
     with torch.inference_mode(False), torch.enable_grad():
         return list(
             torch.autograd.grad(
-                list(features), list(layers), [g.clone() for g in gradients], allow_unused=True
+                list(features),
+                list(layers),
+                [g.clone() for g in gradients],
+                retain_graph=keep_graph,
+                allow_unused=True,
             )
         )

@@ -32,6 +32,10 @@ class ModelReference(NamedTuple):
     target: Tensor | None
     explained_means: list[Tensor]
 
+    def means(self) -> list[Tensor]:
+        """The channel means at the explained layers."""
+        return self.explained_means or [layer.channel_mean for layer in self.layers]
+
 
 class ModelSamples(NamedTuple):
     """The explained samples in one model; ``labels`` is None where labels are not needed.

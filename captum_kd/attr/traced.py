@@ -1,4 +1,4 @@
-"""Explained layers whose gradient comes from the distances of other, later layers."""
+"""Explained layers with the graph behind them: to later layers' distances, and to the scores of classes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_kd.capture import ReshapeTransform
 from captum_kd.functional import cam
 from captum_kd.functional.cam import Distances
 from captum_kd.layers import describe_layer
+from captum_kd.targets import class_indices, has_class_scores
 from captum_kd.trace import layer_gradients, trace
 
 
@@ -35,13 +37,17 @@ class TracedFeatures(NamedTuple):
         layers: what each explained layer gave.
         features: activations ``(n, c, *spatial)`` of each feature layer, with a graph.
         reshape: what makes activations of what a layer gives.
-        names: how messages call the explained layers.
+        output: what the model returned, with a graph.
+        role: how messages call the model.
+        names: how they call the explained layers.
         means: channel means of the reference at the explained layers; None without a reference.
     """
 
     layers: list[Tensor]
     features: list[Tensor]
     reshape: Callable[[Tensor], Tensor]
+    output: Any
+    role: str
     names: list[str]
     means: list[Tensor] | None
 
@@ -71,14 +77,50 @@ class TracedFeatures(NamedTuple):
             ).to(feature)
             for gradient, mine, feature in zip(gradients, samples, self.features, strict=True)
         ]
-        pulled = layer_gradients(self.layers, self.features, seeds)
+        return self._at_layers(
+            layer_gradients(self.layers, self.features, seeds),
+            channel,
+            "No feature layer depends on {}, which seems to run after them. Name later layers with "
+            "feature_layer; feature_layer=None takes the explained layer's own features.",
+        )
+
+    def class_weights(self, target: Any, channel: bool) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """The gradient of class scores at each explained layer; as :meth:`weights` returns it.
+
+        Args:
+            target: Class index of each sample, see :func:`captum_kd.targets.class_indices`; None for the
+                model's prediction.
+            channel: Average the gradient over positions.
+
+        Raises:
+            ValueError: The output is not ``(n, num_classes)`` or does not depend on an explained layer.
+        """
+        count = len(self.layers[0])
+        if not has_class_scores(self.output) or len(self.output) != count:
+            given = (
+                tuple(self.output.shape) if isinstance(self.output, Tensor) else type(self.output).__name__
+            )
+            raise ValueError(
+                f"class_evidence needs class scores of shape ({count}, num_classes), but the {self.role} "
+                f"returned {given}. Wrap the model so that it returns its class scores, or pass "
+                "class_evidence=False."
+            )
+        alone = f"The class scores of the {self.role} do not depend on {{}}. Pass class_evidence=False."
+        if not self.output.requires_grad:
+            raise ValueError(alone.format(self.names[0]))
+        classes = class_indices(target, self.output, count, self.role)
+        seed = F.one_hot(classes.to(self.output.device), self.output.shape[1]).to(self.output)
+        gradients = layer_gradients(self.layers, [self.output], [seed], keep_graph=True)
+        return self._at_layers(gradients, channel, alone)
+
+    def _at_layers(
+        self, gradients: Sequence[Tensor | None], channel: bool, otherwise: str
+    ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Weights, activations and means of the explained layers, from gradients with respect to them."""
         result = []
-        for i, (layer, gradient) in enumerate(zip(self.layers, pulled, strict=True)):
+        for i, (layer, gradient) in enumerate(zip(self.layers, gradients, strict=True)):
             if gradient is None:
-                raise ValueError(
-                    f"No feature layer depends on {self.names[i]}, which seems to run after them. Name later "
-                    "layers with feature_layer; feature_layer=None takes the explained layer's own features."
-                )
+                raise ValueError(otherwise.format(self.names[i]))
             weights = _detached(self.reshape(gradient))
             if channel and weights.dim() > 2:
                 weights = weights.flatten(2).mean(-1)
@@ -98,12 +140,8 @@ def trace_features(
     reshape_transform: ReshapeTransform | None,
     role: str,
     means: list[Tensor] | None,
-) -> tuple[TracedFeatures, Any]:
-    """Run one forward pass that keeps its graph; arguments as of :class:`~captum_kd.UniCAM`.
-
-    Returns:
-        The layers and features, and the model's output.
-    """
+) -> TracedFeatures:
+    """Run one forward pass that keeps its graph; arguments as of :class:`~captum_kd.UniCAM`."""
     modules = list(dict.fromkeys([*layers, *feature_layers]))
     found, output = trace(
         forward_func,
@@ -132,7 +170,7 @@ def trace_features(
                 f"The activations of {name} hold NaN or infinite values. Check the weights and the input "
                 "scaling; under float16, run the model in float32 or bfloat16."
             )
-    return TracedFeatures([given[layer] for layer in layers], features, reshape, names, means), output
+    return TracedFeatures([given[layer] for layer in layers], features, reshape, output, role, names, means)
 
 
 def _detached(value: Tensor) -> Tensor:

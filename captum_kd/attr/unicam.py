@@ -24,6 +24,7 @@ from captum_kd.capture import ReshapeTransform, capture, weights_version
 from captum_kd.functional import cam
 from captum_kd.functional.cam import Distances
 from captum_kd.functional.centering import check_sample_count
+from captum_kd.functional.evidence import add_evidence, class_evidence
 from captum_kd.functional.objectives import IGNORE_LABELS, OBJECTIVES, Objective, relevance
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.layers import Layers, deep_layers, pair_layers
@@ -57,7 +58,8 @@ class UniCAM(LayerAttribution):
     :math:`\partial S / \partial A_k` (Eq. 3, 5 and 6 of Adhane et al., "On Explaining Knowledge
     Distillation"). The gradient has a closed form, so all layers and both directions cost one forward pass
     of each model and no backward pass. With ``feature_layer`` the distances are those of later layers, and
-    one backward pass of each model traces the gradient back to all explained layers.
+    one backward pass of each model traces the gradient back to all explained layers; with
+    ``class_evidence`` there is one more.
 
     A map is relative to the samples that distances are taken between: by default those of the batch, as
     in the paper. Pass ``reference`` to fix them; a sample's map then does not depend on its batch.
@@ -95,10 +97,14 @@ class UniCAM(LayerAttribution):
         base_feature_layer: Those of the base model, in their order. None takes those of the same names.
         contrast: Subtract the map of the other direction, resized: where the student's features drive the
             difference of the two models more than the base model's do, or the reverse.
+        class_evidence: Add what one model uses for a class and the other does not: the positive part of the
+            class score's gradient times activation, in units of its deviation, one model's minus the other's,
+            scaled to the deviation of the map it is added to. The class is ``target``, or each model's own
+            prediction. Needs ``contrast`` and models that return class scores ``(n, num_classes)``.
 
     Raises:
         ValueError: An unknown word for an option, a layer that is not in its model, lists of different
-            lengths, or a bad ``reference``.
+            lengths, a bad ``reference``, or ``class_evidence`` without ``contrast``.
         TypeError: A model is not callable or a layer is not a module.
 
     Example:
@@ -133,6 +139,7 @@ class UniCAM(LayerAttribution):
         feature_layer: Layers | None = None,
         base_feature_layer: Layers | None = None,
         contrast: bool = False,
+        class_evidence: bool = False,
     ) -> None:
         for option, model in (("forward_func", forward_func), ("base_model", base_model)):
             if not callable(model):
@@ -156,7 +163,10 @@ class UniCAM(LayerAttribution):
                 raise type(error)(f"feature_layer: {error}") from error
         elif base_feature_layer is not None:
             raise ValueError("base_feature_layer is given, but no feature_layer.")
+        if class_evidence and not contrast:
+            raise ValueError("class_evidence=True needs contrast=True: it is one model's minus the other's.")
         self.contrast = contrast
+        self.class_evidence = class_evidence
         self.label_embeddings = label_embeddings
         self.objective: Objective = objective
         self.combine = combine
@@ -175,20 +185,22 @@ class UniCAM(LayerAttribution):
         base_layer: Layers | None = None,
         **options: Any,
     ) -> _Self:
-        """The setting that the evidence favours: what makes deep features unique, one model minus the other.
+        """The setting that the evidence favours: what is unique in late features and used for the class.
 
         Uniqueness of globally pooled features of the last two stages, traced back to ``layer``; gradient
-        times centred activation at each position; minus the same of the other model. On planted cues with
-        known truth these maps separate what was distilled from what was left behind best of UniCAM's and
-        about as well as the difference of two integrated gradients, which asks for the predicted class and
-        costs many backward passes (``captum-kd benchmark localization`` measures it). This costs one backward
-        pass of each model; the constructor's defaults stay the paper's. With ``relu_attributions=False`` maps
-        are signed, which ranks positions best: positive where the student, negative where the base model has
-        more.
+        times centred activation at each position; minus the same of the other model; plus what either model
+        uses for its prediction (or for ``target``) and the other does not. On planted cues with known truth
+        ``captum-kd benchmark localization`` measures how well such maps separate what was distilled from what
+        was left behind, beside other methods and without each of these parts. This costs one forward and two
+        backward passes of each model; the constructor's defaults stay the paper's. With
+        ``relu_attributions=False`` maps are signed, which ranks positions best: positive where the student,
+        negative where the base model has more.
 
-        The features are those of :func:`captum_kd.layers.deep_layers`. Where these are not known, and with a
+        Both models must return class scores; pass ``class_evidence=False`` where they do not. The features
+        are those of :func:`captum_kd.layers.deep_layers`. Where these are not known, and with a
         ``reshape_transform``, they are those of the explained layers themselves, which points less well in
-        early layers: name better ones with ``feature_layer``.
+        early layers: name better ones with ``feature_layer``. With a ``reshape_transform`` there is no class
+        evidence either, unless you ask for it: it needs layers that give one tensor.
 
         Args:
             forward_func: As in the constructor.
@@ -199,8 +211,8 @@ class UniCAM(LayerAttribution):
 
         Returns:
             A :class:`UniCAM` with ``objective="uniqueness"``, ``pool=1``, ``center=True``,
-            ``combine="elementwise"``, ``contrast=True`` and, where they are known, deep layers as
-            ``feature_layer``.
+            ``combine="elementwise"``, ``contrast=True``, ``class_evidence=True`` (unless ``contrast`` is
+            False or there is a ``reshape_transform``) and, where they are known, deep layers as ``feature_layer``.
 
         Example:
             >>> import torchvision
@@ -215,6 +227,7 @@ class UniCAM(LayerAttribution):
             "center": True,
             "combine": "elementwise",
             "contrast": True,
+            "class_evidence": options.get("contrast", True) and options.get("reshape_transform") is None,
         }
         if "feature_layer" not in options and options.get("reshape_transform") is None:
             settings |= _feature_layers(forward_func, base_model)
@@ -238,7 +251,8 @@ class UniCAM(LayerAttribution):
             inputs: A tensor or a tuple of tensors with the samples in dimension 0, as in Captum. Without
                 ``reference`` at least 4 samples, and the maps depend on all of them.
             target: Class index of each sample: an int for all, a list, or a tensor ``(n,)``. With
-                ``label_embeddings`` it selects the rows. None: the explained model's prediction.
+                ``label_embeddings`` it selects the rows, with ``class_evidence`` the class that is asked
+                about. None: each model's own prediction.
             additional_forward_args: Passed to both models after the inputs.
             attribute_to_layer_input: Explain the layer's input instead of its output.
             relu_attributions: Keep only positive values (Eq. 6). False gives the signed map.
@@ -320,12 +334,21 @@ class UniCAM(LayerAttribution):
                 "attr_dim_summation=False needs contrast=False: the channels of two models do not correspond."
             )
         student, base = self._samples(inputs, target, additional_forward_args, layer_input)
+        evidence: list[list[Tensor]] = []
+        if self.class_evidence:  # first, as the objective's gradient releases the graph
+            evidence = [self._evidence(samples, target) for samples in (student, base)]
         signed: dict[str, list[Tensor]] = {}
         for direction in get_args(Features) if self.contrast else directions:
             explained, other = (student, base) if direction == "distilled" else (base, student)
             signed[direction] = self._signed_maps(explained, other, sum_channels)
         if self.contrast:
             signed = cam.contrast_maps(*(signed[direction] for direction in get_args(Features)))
+        if self.class_evidence:
+            beyond = cam.contrast_maps(*evidence)
+            for direction, maps in signed.items():
+                signed[direction] = [
+                    add_evidence(*both) for both in zip(maps, beyond[direction], strict=True)
+                ]
         results: list[Maps] = []
         for direction in directions:
             maps = [value.relu() for value in signed[direction]] if relu else signed[direction]
@@ -344,20 +367,37 @@ class UniCAM(LayerAttribution):
                 )
                 for mine, theirs in zip(explained.layers, other.layers, strict=True)
             ]
-            if explained.traced is None:
+            if explained.traced is None or self._feature_layers is None:
                 at_layers = [
                     (self._weights(mine, gradient), mine.activations, mine.reference_mean)
                     for mine, gradient in zip(explained.layers, gradients, strict=True)
                 ]
             else:
                 at_layers = explained.traced.weights(explained.layers, gradients, self.combine == "channel")
-            maps = []
-            for weights, activations, mean in at_layers:
-                if self.center:
-                    mean = cam.channel_mean([activations]) if mean is None else mean
-                    activations = activations - mean.reshape(1, -1, *[1] * (activations.dim() - 2))
-                maps.append(cam.attribution_map(weights, activations, relu=False, sum_channels=sum_channels))
-            return maps
+            return [
+                cam.attribution_map(
+                    weights, self._centered(activations, mean), relu=False, sum_channels=sum_channels
+                )
+                for weights, activations, mean in at_layers
+            ]
+
+    def _evidence(self, samples: ModelSamples, target: Any) -> list[Tensor]:
+        """What a model uses for the class, at every layer."""
+        assert samples.traced is not None
+        with torch.autocast(samples.layers[0].activations.device.type, enabled=False):
+            return [
+                class_evidence(weights, self._centered(activations, mean))
+                for weights, activations, mean in samples.traced.class_weights(
+                    target, self.combine == "channel"
+                )
+            ]
+
+    def _centered(self, activations: Tensor, mean: Tensor | None) -> Tensor:
+        """Activations minus the reference's channel mean, or their own, if that is asked for."""
+        if not self.center:
+            return activations
+        mean = cam.channel_mean([activations]) if mean is None else mean
+        return activations - mean.reshape(1, -1, *[1] * (activations.dim() - 2))
 
     def _weights(self, explained: LayerSamples, gradient: Tensor) -> Tensor:
         """The objective's gradient at the layer whose distances it is taken of, in closed form."""
@@ -379,22 +419,24 @@ class UniCAM(LayerAttribution):
         samples = []
         for side, reference in enumerate(references):
             traced = None
-            if self._feature_layers is None:
+            if self._feature_layers is None and not self.class_evidence:
                 activations, classes = self._run(side, inputs, target, additional_forward_args, layer_input)
             else:
-                traced, output = trace_features(
+                layers = (self._layers, self._base_layers)[side]
+                means = None if reference is None else reference.means()
+                traced = trace_features(
                     (self.forward_func, self.base_model)[side],
-                    (self._layers, self._base_layers)[side],
-                    self._feature_layers[side],
+                    layers,
+                    layers if self._feature_layers is None else self._feature_layers[side],
                     inputs,
                     additional_forward_args,
                     attribute_to_layer_input=layer_input,
                     reshape_transform=self.reshape_transform,
                     role=ROLES[side],
-                    means=None if reference is None else reference.explained_means,
+                    means=means,
                 )
                 activations = traced.feature_activations()
-                classes = self._classes(target, output, len(activations[0]), ROLES[side])
+                classes = self._classes(target, traced.output, len(activations[0]), ROLES[side])
             with torch.autocast(activations[0].device.type, enabled=False):
                 found = model_samples(activations, classes, self.label_embeddings, self.pool, reference)
                 samples.append(found._replace(traced=traced))

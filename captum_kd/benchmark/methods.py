@@ -11,6 +11,8 @@ from captum_kd.pair_maps import (
     METHODS,
     UNIQUE_SIDES,
     MapMethod,
+    Pair,
+    TwoMaps,
     difference,
     grad_cam,
     gradient_x_activation,
@@ -36,11 +38,20 @@ def integrated_gradients(model: nn.Module, layer: nn.Module, images: Tensor, cla
     return maps.sum(1, keepdim=True).relu()
 
 
+def asked_for_label(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]:
+    """:meth:`UniCAM.recommended` with the evidence for the label, whatever the models predict; signed."""
+    maps = pair.recommended().attribute_all(images, target=labels, relu_attributions=False)
+    return list(zip(*maps, strict=True))
+
+
 LOCALIZATION_METHODS: dict[str, MapMethod] = {
     **METHODS,
     # What the recommended setting consists of, each part taken away.
-    "UniCAM, recommended, without contrast, signed": MapMethod(
-        UNIQUE_SIDES, partial(recommended, signed=True, contrast=False)
+    "UniCAM, recommended, no class evidence, signed": MapMethod(
+        UNIQUE_SIDES, partial(recommended, signed=True, class_evidence=False)
+    ),
+    "UniCAM, recommended, one direction, signed": MapMethod(
+        UNIQUE_SIDES, partial(recommended, signed=True, contrast=False, class_evidence=False)
     ),
     "UniCAM, recommended, own features, signed": MapMethod(
         UNIQUE_SIDES, partial(recommended, signed=True, feature_layer=None)
@@ -51,6 +62,7 @@ LOCALIZATION_METHODS: dict[str, MapMethod] = {
     "UniCAM, recommended, not centred, signed": MapMethod(
         UNIQUE_SIDES, partial(recommended, signed=True, center=False)
     ),
+    "UniCAM, recommended, asked for label, signed": MapMethod(UNIQUE_SIDES, asked_for_label),
     "integrated gradients difference": MapMethod(
         UNIQUE_SIDES, partial(difference, function=integrated_gradients)
     ),

@@ -222,7 +222,7 @@ def test_recommended_takes_the_last_two_stages_where_they_are_known() -> None:
     student, base = small_resnet(4).eval(), small_resnet(6).eval()
     inputs = torch.randn(6, 3, 32, 32)
     options = {"objective": "uniqueness", "pool": 1, "center": True}
-    more = {"combine": "elementwise", "contrast": True}
+    more = {"combine": "elementwise", "contrast": True, "class_evidence": True}
     explicit = UniCAM(
         *(student, student.layer2, base),
         feature_layer=[student.layer3, student.layer4],
@@ -243,7 +243,8 @@ def test_models_of_unknown_stages_are_explained_by_their_own_features() -> None:
     student, base = pair()
     recommended = UniCAM.recommended(student, student.second, base)
     settings = {"objective": "uniqueness", "pool": 1, "center": True, "contrast": True}
-    explicit = UniCAM(student, student.second, base, combine="channel", **settings)
+    settings |= {"combine": "elementwise", "class_evidence": True}
+    explicit = UniCAM(student, student.second, base, **settings)
     torch.testing.assert_close(recommended.attribute(images()), explicit.attribute(images()))
 
 

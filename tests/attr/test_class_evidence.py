@@ -1,0 +1,141 @@
+"""Class evidence in UniCAM maps: against Captum's gradient methods, and identities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import LayerGradCam, LayerGradientXActivation
+from torch import Tensor, nn
+
+from captum_kd import UniCAM
+from captum_kd.trace import trace
+from tests.attr.test_feature_layers import COUNT, Stages, images, pair
+
+
+def spread(maps: Tensor) -> Tensor:
+    return maps.flatten(1).std(dim=1, correction=0).reshape(-1, 1, 1, 1)
+
+
+def captums_evidence(model: Stages, layer: nn.Module, combine: str, target: Any) -> Tensor:
+    classes = model(images()).argmax(1) if target is None else target
+    if combine == "channel":
+        maps = LayerGradCam(model, layer).attribute(images(), classes, relu_attributions=True)
+    else:
+        found = LayerGradientXActivation(model, layer).attribute(images(), classes)
+        maps = found.sum(1, keepdim=True).relu()
+    return maps.detach() / spread(maps.detach())
+
+
+@pytest.mark.parametrize("combine", ["channel", "elementwise"])
+@pytest.mark.parametrize("target", [None, 2, torch.arange(COUNT) % 4])
+@pytest.mark.parametrize("own_features", [False, True])
+def test_evidence_is_that_of_captums_gradient_methods(combine: str, target: Any, own_features: bool) -> None:
+    student, base = pair()
+    options = {"objective": "uniqueness", "pool": 1, "contrast": True, "combine": combine}
+    options["feature_layer"] = None if own_features else student.third
+    unique = UniCAM(student, student.first, base, **options)
+    both = UniCAM(student, student.first, base, class_evidence=True, **options)
+    found = both.attribute_all(images(), target, relu_attributions=False)
+    alone = unique.attribute_all(images(), target, relu_attributions=False)
+    ours, theirs = (captums_evidence(model, model.first, combine, target) for model in (student, base))
+    for maps, without, beyond in zip(found, alone, (ours - theirs, theirs - ours), strict=True):
+        torch.testing.assert_close(maps, without + beyond * spread(without) / spread(beyond))
+
+
+def test_without_a_target_each_model_is_asked_for_its_own_prediction() -> None:
+    student, _ = pair()
+    twin = Stages().double()
+    twin.load_state_dict(student.state_dict())
+    with torch.no_grad():
+        twin.first.weight += 1e-3
+    unicam = UniCAM.recommended(student, student.second, twin, feature_layer=student.third)
+    predicted = student(images()).argmax(1)
+    assert torch.equal(predicted, twin(images()).argmax(1))
+    maps = unicam.attribute(images(), relu_attributions=False)
+    torch.testing.assert_close(unicam.attribute(images(), predicted, relu_attributions=False), maps)
+    another = unicam.attribute(images(), (predicted + 1) % 4, relu_attributions=False)
+    assert not torch.allclose(another, maps)
+
+
+def test_identical_models_have_zero_maps_whatever_their_evidence() -> None:
+    student, _ = pair()
+    twin = Stages().double()
+    twin.load_state_dict(student.state_dict())
+    unicam = UniCAM.recommended(student, student.first, twin, feature_layer=student.third)
+    for maps in unicam.attribute_all(images(), relu_attributions=False):
+        assert not maps.any()
+
+
+def test_exchanged_models_exchange_the_sign() -> None:
+    student, base = pair()
+    one = UniCAM.recommended(student, student.first, base, feature_layer=student.third)
+    other = UniCAM.recommended(base, base.first, student, feature_layer=base.third)
+    maps = one.attribute(images(), relu_attributions=False)
+    torch.testing.assert_close(other.attribute(images(), relu_attributions=False), -maps)
+
+
+def test_sizes_may_differ() -> None:
+    student, base = pair()
+    options = {"feature_layer": student.third, "base_feature_layer": base.third}
+    unicam = UniCAM.recommended(student, student.first, base, base.second, **options)
+    distilled, residual = unicam.attribute_all(images())
+    assert (distilled.shape, residual.shape) == ((COUNT, 1, 8, 8), (COUNT, 1, 4, 4))
+
+
+def test_a_map_of_one_position_has_no_evidence() -> None:
+    torch.manual_seed(0)
+    student, base = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double() for _ in range(2))
+    inputs = torch.randn(8, 5, dtype=torch.float64)
+    with_evidence = UniCAM.recommended(student, student[0], base, feature_layer=student[1])
+    without = UniCAM.recommended(student, student[0], base, feature_layer=student[1], class_evidence=False)
+    torch.testing.assert_close(with_evidence.attribute(inputs), without.attribute(inputs))
+
+
+def test_tracing_keeps_the_graph_from_the_first_layer_only_and_leaves_parameters_as_they_were() -> None:
+    student, _ = pair()
+    student.first.bias.requires_grad_(False)
+    flags = [p.requires_grad for p in student.parameters()]
+    (second, third), _ = trace(student, [student.second, student.third], images())
+    assert second.is_leaf
+    assert not third.is_leaf
+    assert [p.requires_grad for p in student.parameters()] == flags
+    with pytest.raises(RuntimeError):
+        trace(student, [student.second], images()[:, :1])
+    assert [p.requires_grad for p in student.parameters()] == flags
+    loss = student(images()).sum()
+    trace(student, [student.second], images())
+    loss.backward()  # a graph of the user's is not disturbed
+    assert student.first.weight.grad is not None
+
+
+def test_errors() -> None:
+    student, base = pair()
+    with pytest.raises(ValueError, match="class_evidence=True needs contrast=True"):
+        UniCAM(student, student.first, base, class_evidence=True)
+
+    class Pooled(nn.Module):
+        def __init__(self, stages: Stages) -> None:
+            super().__init__()
+            self.stages = stages
+
+        def forward(self, inputs: Tensor) -> Any:
+            return {"scores": self.stages(inputs)}
+
+    ours, theirs = Pooled(student), Pooled(base)
+    unicam = UniCAM.recommended(ours, student.first, theirs, base.first, feature_layer=None)
+    with pytest.raises(ValueError, match=r"class scores of shape \(8, num_classes\), but the student"):
+        unicam.attribute(images())
+    with pytest.raises(ValueError, match="dict"):
+        unicam.attribute(images(), target=1)
+    UniCAM.recommended(ours, student.first, theirs, base.first, class_evidence=False).attribute(images())
+
+    class Aside(Stages):
+        def forward(self, inputs: Tensor) -> Tensor:
+            super().forward(inputs)
+            return inputs.flatten(1)[:, :4]
+
+    aside = Aside().double()
+    with pytest.raises(ValueError, match="do not depend on Layer 'first' of the student"):
+        UniCAM.recommended(aside, aside.first, base, base.first).attribute(images())
