@@ -13,12 +13,16 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from captum_kd.demo.networks import small_resnet
+from captum_kd.demo.networks import small_regnet, small_resnet
 from captum_kd.layers import default_layers
 
 __all__ = ["build_classifier", "default_layers", "layer_shapes"]
 
-_SMALL = re.compile(r"small_resnet(\d+)")
+_SMALL_FAMILIES: dict[str, Callable[[int, int], nn.Module]] = {
+    "small_resnet": small_resnet,
+    "small_regnet": small_regnet,
+}
+_SMALL = re.compile(rf"({'|'.join(_SMALL_FAMILIES)})(\d+)")
 # These return several outputs while they train; timm has Inception v3 without.
 _UNSUITED = {"googlenet", "inception_v3"}
 
@@ -27,8 +31,9 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
     """Build a classifier with fresh weights, or with pre-trained ones and a fresh head.
 
     Args:
-        name: One of torchvision ("resnet50"), else of timm ("resnet26d"); "small_resnet16" or another
-            width of the demo's network; or "package.module:factory", called with ``num_classes``.
+        name: One of torchvision ("resnet50"), else of timm ("resnet26d"); "small_resnet16",
+            "small_regnet16" or another width of these networks of :mod:`captum_kd.demo.networks`; or
+            "package.module:factory", called with ``num_classes``.
         num_classes: Outputs.
         pretrained: Load the library's default weights (downloaded on first use).
 
@@ -48,7 +53,7 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
     if match := _SMALL.fullmatch(name):
         if pretrained:
             raise ValueError(f"{name} has no pre-trained weights.")
-        return small_resnet(int(match[1]), num_classes)
+        return _SMALL_FAMILIES[match[1]](int(match[2]), num_classes)
     if name in _torchvision_names():
         if not pretrained:
             fresh: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
@@ -60,7 +65,8 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
     if timm is not None and timm.is_model(name):
         built: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
         return built
-    known = ["small_resnet16", *_torchvision_names(), *(timm.list_models() if timm is not None else ())]
+    timm_names = timm.list_models() if timm is not None else ()
+    known = ["small_resnet16", "small_regnet16", *_torchvision_names(), *timm_names]
     near = difflib.get_close_matches(name, known, n=5)
     raise ValueError(
         f"No classifier is called {name!r}. "
@@ -71,7 +77,8 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
             else "timm, whose names are valid too, is not installed (pip install timm). "
         )
         + "Valid names are those of torchvision.models.list_models(module=torchvision.models) and "
-        "timm.list_models(), small_resnet16 (or another width), or your own as package.module:factory."
+        "timm.list_models(), small_resnet16 or small_regnet16 (or another width), or your own as "
+        "package.module:factory."
     )
 
 

@@ -42,16 +42,17 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def default_layers(model: nn.Module) -> list[str]:
-    """The layers that are compared when none are named: the stages of a residual or timm network.
+    """The layers that are compared when none are named: the stages of a ResNet, a RegNet or a timm network.
 
     Args:
         model: A classifier.
 
     Returns:
-        "layer1" to "layer4" if it has them, else the modules of timm's ``feature_info``.
+        "layer1" to "layer4" or, of torchvision's RegNets, "trunk_output.block1" to "trunk_output.block4" if
+        it has them, else the modules of timm's ``feature_info``.
 
     Raises:
-        ValueError: It has neither.
+        ValueError: It has none of these.
 
     Example:
         >>> import torchvision
@@ -59,9 +60,10 @@ def default_layers(model: nn.Module) -> list[str]:
         ['layer1', 'layer2', 'layer3', 'layer4']
     """
     names = [name for name, _ in unwrap(model).named_modules()]
-    stages = [f"layer{i}" for i in range(1, 5)]
-    if all(stage in names for stage in stages):
-        return stages
+    for stage in ("layer", "trunk_output.block"):
+        stages = [f"{stage}{i}" for i in range(1, 5)]
+        if all(name in names for name in stages):
+            return stages
     information = getattr(unwrap(model), "feature_info", None)
     if information is not None:
         found = [entry["module"] for entry in information]

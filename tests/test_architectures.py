@@ -16,7 +16,7 @@ from captum_kd.demo.networks import SmallResNet
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "resnet26d", "small_resnet4"]
+    "name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "resnet26d", "small_resnet4", "small_regnet4"]
 )
 def test_every_library_is_found_and_tells_the_asked_classes(name: str) -> None:
     model = build_classifier(name, 3).eval()
@@ -78,6 +78,12 @@ def test_layers_are_listed_with_their_shapes_in_running_order() -> None:
 
 def test_stages_are_the_default_layers() -> None:
     assert default_layers(build_classifier("small_resnet4", 2)) == ["layer1", "layer2", "layer3", "layer4"]
+    regnet = build_classifier("small_regnet4", 2)
+    found = default_layers(regnet)
+    assert found == [f"trunk_output.block{i}" for i in range(1, 5)]
+    shapes, like = (layer_shapes(build_classifier(n, 2), 56) for n in ("small_regnet4", "small_resnet4"))
+    assert [shapes[name] for name in found] == [like[f"layer{i}"] for i in range(1, 5)]
+    assert default_layers(build_classifier("regnet_y_400mf", 2)) == found  # torchvision's own
     mobile = timm.create_model("mobilenetv3_small_050", num_classes=2)
     found = default_layers(mobile)
     assert len(found) > 2

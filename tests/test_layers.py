@@ -103,6 +103,8 @@ def test_base_layer_cannot_be_found() -> None:
 def test_deep_layers_are_convolutional() -> None:
     assert len(deep_layers(timm.create_model("resnet18"))) == 2
     assert len(deep_layers(timm.create_model("resnet26d"))) == 2
+    regnet = torchvision.models.regnet_y_400mf()
+    assert deep_layers(regnet) == [regnet.trunk_output.block3, regnet.trunk_output.block4]
     for tokens in ("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"):
         assert deep_layers(timm.create_model(tokens)) == []
     assert deep_layers(torchvision.models.swin_t()) == []

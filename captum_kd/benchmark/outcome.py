@@ -62,10 +62,11 @@ def results_page(parts: Sequence[Part], command: str) -> str:
             f"Made by `{command}` with {', '.join(f'{k} {v}' for k, v in versions().items())}.",
             "0: the maps know nothing; perfect masks: the most there is. Each value is the mean over layers "
             "and over pairs (techniques x seeds) with a 95 % t interval over pairs. A geometry whose cue has "
-            "no place shows the item's half of the separation alone. *wider base*: a base model of another "
-            "width. *null*: two base models, between which nothing was distilled, with the place that is "
-            "farthest from 0. *lowest*: the lowest mean over pairs at any geometry and layer. *unseen*: the "
-            f"geometries that the recommended maps were not chosen on (all but {' and '.join(CHOSEN_ON)}).",
+            "no place shows the item's half of the separation alone. *other base*: the response-distilled "
+            "student with base models of another width and of another architecture (a RegNet). *null*: pairs "
+            "of base models, between which nothing was distilled, with the place that is farthest from 0. "
+            "*lowest*: the lowest mean over pairs at any geometry and layer. *unseen*: the geometries that "
+            f"the recommended maps were not chosen on (all but {' and '.join(CHOSEN_ON)}).",
             separation_table(parts, found).to_markdown(),
             "![Separation of every method, geometry and layer](separation.png)",
             parts_table(found).to_markdown(),
@@ -95,7 +96,7 @@ def separation_table(parts: Sequence[Part], found: Findings) -> Table:
             Cell("-") if method == CEILING else _null_cell(null, method),
         ]
         lines.append((method, cells))
-    heads = ["method", *geometries, "mean", "mean, unseen", "lowest", "wider base", "null"]
+    heads = ["method", *geometries, "mean", "mean, unseen", "lowest", "other base", "null"]
     return Table("Separation by ranking AUC", heads, lines)
 
 
@@ -142,7 +143,8 @@ def truth_table(parts: Sequence[Part]) -> Table:
 
 def probe_table(parts: Sequence[Part]) -> Table:
     """What a linear classifier can read from each layer."""
-    layers = dict.fromkeys(probe.layer for part in parts for t in part.truths for probe in t.probes)
+    # By their order: an architecture has its own names for them.
+    stages = max(len(t.probes) for part in parts for t in part.truths)
     lines = [
         (
             f"{part.geometry}, seed {part.seed}, {t.model}",
@@ -152,7 +154,7 @@ def probe_table(parts: Sequence[Part]) -> Table:
         for t in part.truths
     ]
     caption = "Accuracy of linear probes of globally pooled features: item / cue (chance: 0.10)"
-    return Table(caption, ["model", *layers], lines)
+    return Table(caption, ["model", *(f"stage {i}" for i in range(1, stages + 1))], lines)
 
 
 def separation_figure(parts: Sequence[Part]) -> Figure:
@@ -173,7 +175,7 @@ def separation_figure(parts: Sequence[Part]) -> Figure:
         nulls = [None if m == CEILING else over_pairs(null, method=m, geometry=geometry) for m in methods]
         if any(e is not None for e in nulls):
             x = [e.mean if e is not None else math.nan for e in nulls]
-            axes.plot(x, heights, "|", color="0.0", markersize=9, label="null pair (mean of layers)")
+            axes.plot(x, heights, "|", color="0.0", markersize=9, label="null pairs (mean of layers)")
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.set_title(geometry, fontsize=10)

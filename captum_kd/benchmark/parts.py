@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from captum_kd.benchmark.localization import LocalizationRow, localize
 from captum_kd.benchmark.methods import LOCALIZATION_METHODS
-from captum_kd.benchmark.subjects import PairNames, Subject, embedded_subject, trained_subject
+from captum_kd.benchmark.subjects import PAIRS, PairNames, Subject, embedded_subject, trained_subject
 from captum_kd.benchmark.training import Budget, train_models
 from captum_kd.benchmark.truth import ModelTruth, Probe, judge, pair_holds
 from captum_kd.distill.tensor_images import read_fashion_mnist
@@ -103,13 +103,13 @@ def write_part(folder: Path, part: Part) -> None:
 
 
 def read_part(folder: Path, geometry: str, seed: int) -> Part | None:
-    """A part that an earlier run finished with the same methods, or None."""
+    """A part that an earlier run finished with the same pairs and methods, or None."""
     path = part_path(folder, geometry, seed)
     if not path.exists():
         return None
     part = part_from_record(json.loads(path.read_text("utf-8")))
     found = {row.method for row in part.rows}
-    return part if found >= set(LOCALIZATION_METHODS) else None
+    return part if found >= set(LOCALIZATION_METHODS) and part.pairs.items() >= PAIRS.items() else None
 
 
 def part_record(part: Part) -> dict[str, Any]:

@@ -265,9 +265,9 @@ def _spearman(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _run(model: torch.nn.Module, planted: PlantedCues) -> tuple[Tensor, dict[str, Tensor]]:
-    """Predicted classes, and distances of each layer's globally pooled features."""
-    names = default_layers(model)
-    layers = [model.get_submodule(name) for name in names]
+    """Predicted classes, and distances of each stage's globally pooled features, named as a ResNet's."""
+    layers = [model.get_submodule(name) for name in default_layers(model)]
+    names = [f"layer{i}" for i in range(1, len(layers) + 1)]  # pairs of architectures pair up by order
     found = [capture(model, layers, normalise(images)) for images in planted.images.split(128)]
     pooled = (
         torch.cat([a.flatten(2).mean(2) for a in parts])

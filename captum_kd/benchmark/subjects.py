@@ -24,8 +24,9 @@ class PairNames(NamedTuple):
     Attributes:
         student: whose map is the distilled one.
         base: whose map is the residual one.
-        kind: "technique": a student and its base model. "mixed": a base model of another width. "null": two
-            base models, between which nothing was distilled: a separation other than 0 is an artefact.
+        kind: "technique": a student and its base model. "mixed": a base model of another width or
+            architecture. "null": two base models, between which nothing was distilled. They may still differ
+            in what they rely on.
     """
 
     student: str
@@ -38,7 +39,9 @@ PAIRS: dict[str, PairNames] = {
     "attention": PairNames("student_attention", "base_0", "technique"),
     "overhaul": PairNames("student_overhaul", "base_0", "technique"),
     "wider base": PairNames("student_response", "base_wide", "mixed"),
+    "other architecture": PairNames("student_response", "base_regnet", "mixed"),
     "null": PairNames("base_1", "base_0", "null"),
+    "null, wider": PairNames("base_wide", "base_0", "null"),
 }
 
 

@@ -47,6 +47,7 @@ MODELS: dict[str, Trained] = {
     "student_overhaul": Trained("small_resnet8", "student", "overhaul"),
     "base_1": Trained("small_resnet8", "other"),
     "base_wide": Trained("small_resnet12", "wide"),
+    "base_regnet": Trained("small_regnet16", "regnet"),
 }
 
 

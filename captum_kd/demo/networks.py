@@ -1,9 +1,10 @@
-"""Small residual networks with four stages, for the demo."""
+"""Small residual networks with four stages, for the demo and the benchmark."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import BasicBlock
 
 
@@ -25,9 +26,7 @@ class SmallResNet(nn.Module):
 
     def __init__(self, width: int = 16, num_classes: int = 10) -> None:
         super().__init__()
-        for name, value in (("width", width), ("num_classes", num_classes)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; at least 1 needed")
+        _check_sizes(width, num_classes)
         self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -75,6 +74,46 @@ def small_resnet(width: int = 16, num_classes: int = 10) -> SmallResNet:
         128
     """
     return SmallResNet(width, num_classes)
+
+
+def small_regnet(width: int = 16, num_classes: int = 10) -> RegNet:
+    """Builds a small RegNetY of torchvision with fresh weights, whose maps have the sizes of a SmallResNet's.
+
+    Bottlenecks of grouped convolutions with squeeze and excitation (Radosavovic et al., "Designing Network
+    Design Spaces", CVPR 2020), one a stage: another family than :class:`SmallResNet`, to compare across
+    architectures. Its stages are ``trunk_output.block1`` to ``trunk_output.block4``.
+
+    Args:
+        width: channels of the first stage, and of every group; stages have 1, 2, 4 and 8 times as many.
+        num_classes: outputs.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        ValueError: ``width`` or ``num_classes`` is less than 1.
+
+    Example:
+        >>> model = small_regnet(width=8).eval()
+        >>> model.trunk_output(model.stem(torch.zeros(1, 3, 56, 56))).shape
+        torch.Size([1, 64, 4, 4])
+    """
+    _check_sizes(width, num_classes)
+    parameters = BlockParams(
+        depths=[1] * 4,
+        widths=[width * factor for factor in (1, 2, 4, 8)],
+        group_widths=[width] * 4,
+        bottleneck_multipliers=[1.0] * 4,
+        strides=[1, 2, 2, 2],
+        se_ratio=0.25,
+    )
+    return RegNet(parameters, num_classes, stem_width=width)
+
+
+def _check_sizes(width: int, num_classes: int) -> None:
+    for name, value in (("width", width), ("num_classes", num_classes)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; at least 1 needed")
 
 
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from captum_kd.benchmark.command import GEOMETRY_NAMES
 from captum_kd.benchmark.geometries import GEOMETRIES
 from captum_kd.benchmark.methods import LOCALIZATION_METHODS
-from captum_kd.benchmark.parts import part_from_record, part_record, read_part, write_part
+from captum_kd.benchmark.parts import Part, part_from_record, part_record, read_part, write_part
+from captum_kd.benchmark.subjects import PAIRS
 from captum_kd.cli import main
 
 
@@ -60,29 +61,37 @@ def test_maps_of_the_demo_pair_are_better_than_noise_but_not_perfect(outcome: tu
 
 
 def test_a_part_survives_its_file(outcome: tuple[Path, Result], tmp_path: Path) -> None:
-    part = read_part(outcome[0], "free", 0)
-    assert part is not None
+    part = with_all_pairs(outcome[0])
     assert part_from_record(part_record(part)) == part
     write_part(tmp_path, part)
     assert read_part(tmp_path, "free", 0) == part
     fewer = part._replace(rows=[row for row in part.rows if row.method != "Grad-CAM"])
     write_part(tmp_path, fewer)
     assert read_part(tmp_path, "free", 0) is None  # made with other methods
+    write_part(tmp_path, part._replace(pairs={"response": PAIRS["response"]}))
+    assert read_part(tmp_path, "free", 0) is None  # made with other pairs
     assert read_part(tmp_path, "grid", 0) is None
+
+
+def with_all_pairs(folder: Path) -> Part:
+    """The part of a small run as if all pairs had been measured: each has the rows of its one pair."""
+    (record,) = json.loads((folder / "results.json").read_text("utf-8"))["parts"]
+    part = part_from_record(record)
+    rows = [row._replace(pair=name) for name in PAIRS for row in part.rows]
+    return part._replace(pairs=PAIRS, holds=dict.fromkeys(PAIRS, True), rows=rows)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_resumed_run_keeps_finished_parts(
     outcome: tuple[Path, Result], tmp_path: Path, workers: str
 ) -> None:
-    part = read_part(outcome[0], "free", 0)
-    assert part is not None
+    part = with_all_pairs(outcome[0])
     write_part(tmp_path, part)
     which = ["--size", "full", "--geometry", "free", "--seed", "0", "--workers", workers, "--resume"]
     result = CliRunner().invoke(main, ["benchmark", "localization", *which, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    before, after = (json.loads((f / "results.json").read_text("utf-8")) for f in (outcome[0], tmp_path))
-    assert before["parts"] == after["parts"]
+    after = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert [part_from_record(record) for record in after["parts"]] == [part]
     assert not (tmp_path / "models").exists()  # nothing was trained
 
 

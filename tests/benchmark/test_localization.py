@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
+from captum_kd.architectures import build_classifier
+from captum_kd.benchmark import parts
 from captum_kd.benchmark.localization import LocalizationRow, localize, score_layer
 from captum_kd.benchmark.methods import CEILING, LOCALIZATION_METHODS, RANDOM, SIGNED
+from captum_kd.benchmark.outcome import probe_table
 from captum_kd.benchmark.subjects import PAIRS, Counts, Subject, held_out
+from captum_kd.benchmark.training import MODELS
 from captum_kd.demo.networks import small_resnet
 from captum_kd.demo.planted_cue import normalise
 from captum_kd.localization import perfect_maps, random_maps, ranking_auc, separation
@@ -60,6 +66,29 @@ def test_a_tint_scores_the_item_alone() -> None:
     best = one(found, method=CEILING, layer="layer1", measure="auc")
     assert (best.parts["distilled on item"], best.parts["residual on item"]) == (1, 0.5)
     assert best.separation == 0.5
+
+
+@pytest.mark.parametrize("base", ["base_wide", "base_regnet"])
+def test_models_of_other_widths_and_architectures_are_compared(base: str) -> None:
+    """Also where names and channels of the layers differ; rows have the student's names."""
+    torch.manual_seed(0)
+    models = {
+        name: build_classifier(MODELS[name].architecture, 10).eval()
+        for name in ("student_response", "base_0", base)
+    }
+    pairs = {name: pair for name, pair in PAIRS.items() if {pair.student, pair.base} <= set(models)}
+    assert {pair.kind for pair in pairs.values()} >= {"technique", "mixed"}
+    images = held_out("free", 0, made_up_items(60), made_up_labels(60), Counts(8, 4, 20, 20))
+    part = parts.measure(Subject("free", 0, models, pairs, images), LOCALIZATION_METHODS, lambda line: None)
+    for name in pairs:
+        rows = [row for row in part.rows if row.pair == name]
+        assert {row.layer for row in rows} == {"layer1", "layer2", "layer3", "layer4"}
+        assert all(math.isfinite(row.separation) for row in rows)
+        # Fresh networks differ everywhere, so maps of their difference are not empty.
+        assert all(row.zero_distilled == row.zero_residual == 0 for row in rows if "signed" in row.method)
+    table = probe_table([part])
+    assert table.heads == ["model", "stage 1", "stage 2", "stage 3", "stage 4"]
+    assert [len(cells) for _, cells in table.rows] == [4, 4, 4]
 
 
 def test_a_method_of_ones_own() -> None:

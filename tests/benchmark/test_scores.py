@@ -77,7 +77,8 @@ def test_trained_models_are_found_and_measured(tmp_path: Path) -> None:
     assert finished(tmp_path) == [("grid", 3, folder)]
     rows, pairs = relate("grid", 3, folder, made_up_items(24), made_up_labels(24), samples=24)
     assert [row.model for row in rows] == list(MODELS)
-    assert len(pairs) == 7 * 6
+    assert len(pairs) == len(MODELS) * (len(MODELS) - 1)
+    assert {tuple(p.relevance) for p in pairs} == {("layer1", "layer2", "layer3", "layer4")}
     assert sum(pair.is_distillation() for pair in pairs) == 3
     accuracy = {row.model: row.accuracy for row in rows}
     assert all(p.gain == accuracy[p.student] - accuracy[p.base] for p in pairs)

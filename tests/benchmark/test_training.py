@@ -59,7 +59,7 @@ def test_base_and_students_start_from_the_same_weights() -> None:
     starts = {name: kind.start for name, kind in MODELS.items()}
     students = [name for name in MODELS if name.startswith("student")]
     assert {starts[name] for name in students} == {starts["base_0"]}
-    assert len({starts[name] for name in ("teacher", "base_0", "base_1", "base_wide")}) == 4
+    assert len({starts[name] for name in ("teacher", "base_0", "base_1", "base_wide", "base_regnet")}) == 5
 
 
 def test_a_subject_needs_enough_items(folder: Path) -> None:

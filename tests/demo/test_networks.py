@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from captum_kd.demo.networks import small_resnet
+from captum_kd.demo.networks import small_regnet, small_resnet
 
 
 @pytest.mark.parametrize("width", [16, 24])
@@ -44,3 +44,5 @@ def test_bad_input(arguments):
     (name,) = arguments
     with pytest.raises(ValueError, match=f"{name} is 0; at least 1 needed"):
         small_resnet(**arguments)
+    with pytest.raises(ValueError, match=f"{name} is 0; at least 1 needed"):
+        small_regnet(**arguments)
