@@ -212,7 +212,8 @@ class UniCAM(LayerAttribution):
         Returns:
             A :class:`UniCAM` with ``objective="uniqueness"``, ``pool=1``, ``center=True``,
             ``combine="elementwise"``, ``contrast=True``, ``class_evidence=True`` (unless ``contrast`` is
-            False or there is a ``reshape_transform``) and, where they are known, deep layers as ``feature_layer``.
+            False or there is a ``reshape_transform``) and, where they are known, deep layers as
+            ``feature_layer``.
 
         Example:
             >>> import torchvision
