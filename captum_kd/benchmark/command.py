@@ -136,15 +136,16 @@ def sanity(out: Path, images: int, pool: int) -> None:
         import torch
 
         from captum_kd.benchmark.deletion import check_deletion
+        from captum_kd.benchmark.retraining import check_retraining
         from captum_kd.benchmark.sanity import REFERENCE_SIZES, check_maps, demo_subject
         from captum_kd.benchmark.sanity_outcome import write_sanity
 
         torch.set_num_threads(1)
         subject = demo_subject(images, pool)
         sizes = [size for size in REFERENCE_SIZES if 2 * size <= pool and size // 4 <= images]
-        rows = check_maps(subject, sizes=sizes, report=click.echo) + check_deletion(
-            subject, report=click.echo
-        )
+        rows = check_maps(subject, sizes=sizes, report=click.echo)
+        rows += check_retraining(subject, report=click.echo)
+        rows += check_deletion(subject, report=click.echo)
         page = write_sanity(rows, out, _command())
     click.echo(f"{time.perf_counter() - start:.0f} s. See {page}")
 

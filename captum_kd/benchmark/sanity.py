@@ -73,7 +73,7 @@ class SanityRow(NamedTuple):
     """What a check found for one method at one layer, or in the mean of all layers.
 
     Attributes:
-        check: "parameters", "labels", "inputs", "reference", "batch", "insertion" or "deletion".
+        check: "parameters", "training", "labels", "inputs", "reference", "batch", "insertion" or "deletion".
         method: whose maps.
         setting: of the check, for instance the number of reference samples.
         layer: its name, or "mean of layers".
@@ -145,11 +145,11 @@ def check_maps(
     rows = []
     for name, method in methods.items():
         report(name)
-        maps = _distilled(method, subject.pair(), subject.images, subject.labels)
+        maps = distilled_maps(method, subject.pair(), subject.images, subject.labels)
         found: dict[tuple[str, str], Tensor] = {}
         for seed in range(draws):
             for stage, student in randomised(subject.student, seed):
-                changed = _distilled(method, subject.pair(student), subject.images, subject.labels)
+                changed = distilled_maps(method, subject.pair(student), subject.images, subject.labels)
                 _add(found, ("parameters", stage), correlations(maps, changed) / draws)
             _add(
                 found, ("labels", "permuted"), correlations(maps, _mislabelled(method, subject, seed)) / draws
@@ -236,9 +236,10 @@ def summarise(
     return rows
 
 
-def _distilled(
+def distilled_maps(
     method: MapMethod, pair: Pair, images: Tensor, labels: Tensor, batch: int = 64
 ) -> list[Tensor]:
+    """A method's distilled maps (or the student's own) of many images at every layer."""
     return [ours for ours, _ in maps_in_batches(method, pair, images, labels, batch)]
 
 
@@ -250,14 +251,14 @@ def _mislabelled(method: MapMethod, subject: SanitySubject, seed: int) -> list[T
         for given in (subject.labels, subject.pool_labels)
     )
     permuted = subject._replace(labels=labels, pool_labels=pool_labels)
-    return _distilled(method, permuted.pair(), permuted.images, permuted.labels)
+    return distilled_maps(method, permuted.pair(), permuted.images, permuted.labels)
 
 
 def _between_references(method: MapMethod, subject: SanitySubject, size: int, seed: int) -> Tensor:
     """Correlation of each image's maps under two references that share no sample."""
     order = torch.randperm(len(subject.pool), generator=torch.Generator().manual_seed(seed))
     one, other = (
-        _distilled(method, subject.pair(reference=chosen), subject.images, subject.labels)
+        distilled_maps(method, subject.pair(reference=chosen), subject.images, subject.labels)
         for chosen in (order[:size], order[size : 2 * size])
     )
     return correlations(one, other)

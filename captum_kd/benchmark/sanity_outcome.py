@@ -18,6 +18,7 @@ from captum_kd.visualization.style import series_style
 
 CAPTIONS = {
     "parameters": "Rank correlation with the original map, the student with fresh weights from the top to",
+    "training": "Rank correlation with the original map, the student trained anew without a teacher",
     "labels": "Rank correlation with the original map when labels of images and reference are permuted",
     "inputs": "Rank correlation with another image's map",
     "reference": "Rank correlation of maps under two references without a common sample, by their size",

@@ -143,7 +143,7 @@ def test_the_command_writes_numbers_tables_and_figure(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "sanity.json").read_text("utf-8"))
     rows = [SanityRow(**row) for row in record["rows"]]
     assert {row.method for row in rows} == {RANDOM, *SANITY_METHODS}
-    checks = {"parameters", "labels", "inputs", "reference", "batch", "insertion", "deletion"}
+    checks = {"parameters", "training", "labels", "inputs", "reference", "batch", "insertion", "deletion"}
     assert {row.check for row in rows} == checks
     page = (tmp_path / "sanity.md").read_text("utf-8")
     value = one(rows, check="inputs", method="UniCAM, recommended", layer=ALL_LAYERS).mean
