@@ -1,4 +1,4 @@
-"""What the benchmark writes: all numbers as JSON, tables as Markdown, one figure."""
+"""What the benchmark writes: all numbers as JSON, tables as Markdown, figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from captum_kd.benchmark.localization import LocalizationRow
 from captum_kd.benchmark.methods import CEILING, CHOSEN_ON, RANDOM
 from captum_kd.benchmark.parts import Part, part_record
+from captum_kd.benchmark.reliance import FEWEST, PairPoint, pair_points
+from captum_kd.benchmark.reliance_outcome import reliance_figure, reliance_section
 from captum_kd.benchmark.summary import Estimate, Findings, findings, means_by_place, over_pairs
 from captum_kd.benchmark.truth import RULE
 from captum_kd.demo.outcome import versions
@@ -23,11 +25,12 @@ from captum_kd.report.page import png
 from captum_kd.report.tables import Cell, Table
 
 LAYER_MARKERS = ("o", "s", "^", "D")
+RELIANCE_PICTURE = "reliance.png"
 LAYER_GREYS = ("0.75", "0.55", "0.35", "0.0")
 
 
 def write_outcome(parts: Sequence[Part], folder: Path, command: str) -> Path:
-    """Write ``results.json``, ``results.md`` and ``separation.png``.
+    """Write ``results.json``, ``results.md``, ``separation.png`` and, of three pairs on, ``reliance.png``.
 
     Args:
         parts: What was found; at least one.
@@ -46,6 +49,9 @@ def write_outcome(parts: Sequence[Part], folder: Path, command: str) -> Path:
     }
     (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     (folder / "separation.png").write_bytes(png(separation_figure(parts)))
+    points = pair_points(parts)
+    if _are_related(points):
+        (folder / RELIANCE_PICTURE).write_bytes(png(reliance_figure(points)))
     page = folder / "results.md"
     page.write_text(results_page(parts, command), "utf-8")
     return page
@@ -54,29 +60,31 @@ def write_outcome(parts: Sequence[Part], folder: Path, command: str) -> Path:
 def results_page(parts: Sequence[Part], command: str) -> str:
     """The tables with what is needed to read them."""
     found = findings(parts)
+    points = pair_points(parts)
     counted = len({(r.geometry, r.seed, r.pair) for r in found.rows["technique"]})
     out = "; ".join(f"{geometry} seed {seed} {pair}" for geometry, seed, pair in found.left_out) or "none"
-    return "\n\n".join(
-        [
-            "# Do maps point where knowledge went?",
-            f"Made by `{command}` with {', '.join(f'{k} {v}' for k, v in versions().items())}.",
-            "0: the maps know nothing; perfect masks: the most there is. Each value is the mean over layers "
-            "and over pairs (techniques x seeds) with a 95 % t interval over pairs. A geometry whose cue has "
-            "no place shows the item's half of the separation alone. *other base*: the response-distilled "
-            "student with base models of another width and of another architecture (a RegNet). *null*: pairs "
-            "of base models, between which nothing was distilled, with the place that is farthest from 0. "
-            "*lowest*: the lowest mean over pairs at any geometry and layer. *unseen*: the geometries that "
-            f"the recommended maps were not chosen on (all but {' and '.join(CHOSEN_ON)}).",
-            separation_table(parts, found).to_markdown(),
-            "![Separation of every method, geometry and layer](separation.png)",
-            parts_table(found).to_markdown(),
-            layers_table(found).to_markdown(),
-            "## Is the truth what it is meant to be?",
-            f"{RULE} {counted} pairs count. Left out: {out}.",
-            truth_table(parts).to_markdown(),
-            probe_table(parts).to_markdown() + "\n",
-        ]
-    )
+    lines = [
+        "# Do maps point where knowledge went?",
+        f"Made by `{command}` with {', '.join(f'{k} {v}' for k, v in versions().items())}.",
+        "0: the maps know nothing; perfect masks: the most there is. Each value is the mean over layers "
+        "and over pairs (techniques x seeds) with a 95 % t interval over pairs. A geometry whose cue has "
+        "no place shows the item's half of the separation alone. *other base*: the response-distilled "
+        "student with base models of another width and of another architecture (a RegNet). *null*: pairs "
+        "of base models, between which nothing was distilled, with the place that is farthest from 0. "
+        "*lowest*: the lowest mean over pairs at any geometry and layer. *unseen*: the geometries that "
+        f"the recommended maps were not chosen on (all but {' and '.join(CHOSEN_ON)}).",
+        separation_table(parts, found).to_markdown(),
+        "![Separation of every method, geometry and layer](separation.png)",
+        parts_table(found).to_markdown(),
+        layers_table(found).to_markdown(),
+        "## Is the truth what it is meant to be?",
+        f"{RULE} {counted} pairs count. Left out: {out}.",
+        truth_table(parts).to_markdown(),
+        probe_table(parts).to_markdown(),
+    ]
+    if _are_related(points):
+        lines += reliance_section(points, RELIANCE_PICTURE)
+    return "\n\n".join(lines) + "\n"
 
 
 def separation_table(parts: Sequence[Part], found: Findings) -> Table:
@@ -192,6 +200,11 @@ def methods_of(parts: Sequence[Part]) -> list[str]:
     """The methods in order, random maps first and perfect masks last."""
     names = dict.fromkeys(row.method for part in parts for row in part.rows)
     return [RANDOM, *(name for name in names if name not in (RANDOM, CEILING)), CEILING]
+
+
+def _are_related(points: Sequence[PairPoint]) -> bool:
+    """Whether there are pairs enough for a correlation."""
+    return len({(p.geometry, p.seed, p.pair) for p in points if p.cue_has_place}) >= FEWEST
 
 
 def _part(row: LocalizationRow, part: str) -> float:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from captum_kd.architectures import default_layers
 from captum_kd.benchmark.geometries import GEOMETRIES
+from captum_kd.benchmark.rank_correlation import spearman
 from captum_kd.benchmark.training import MODELS, load_model, model_path, words_seed
 from captum_kd.capture import capture
 from captum_kd.demo.planted_cue import CUE_AGREEMENT, PlantedCues, normalise
 from captum_kd.functional import pairwise_distances
 from captum_kd.functional.correlation import correlation_from_distances, semipartial_from_distances
 from captum_kd.labels import embedding_rows
-from captum_kd.localization import pixel_ranks
 
 STUDENTS = tuple(name for name in MODELS if name.startswith("student"))
 
@@ -237,7 +237,7 @@ def _coefficient(
     within, drawn = [], []
     for members in groups.values():
         values = torch.tensor([point for _, point in members], dtype=torch.float64).T
-        within.append(_spearman(values))
+        within.append(spearman(values))
         names = sorted({name for models, _ in members for name in models})
         takes_part = torch.tensor([[names.index(name) for name in models] for models, _ in members])
         of_group = []
@@ -246,21 +246,13 @@ def _coefficient(
                 minlength=len(names)
             )
             # A pair comes as often as both of its models.
-            of_group.append(_spearman(values.repeat_interleave(times[takes_part].prod(1), dim=1)))
+            of_group.append(spearman(values.repeat_interleave(times[takes_part].prod(1), dim=1)))
         drawn.append(torch.stack(of_group))
     every = torch.tensor([point for _, _, point in points], dtype=torch.float64).T
     means = torch.stack(drawn).nanmean(0)  # a draw of the same point again and again has no correlation
     low, high = means.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     mean = torch.stack(within).nanmean().item()
-    return Coefficient(question, layer, mean, low, high, _spearman(every).item(), len(points), len(groups))
-
-
-def _spearman(values: Tensor) -> Tensor:
-    """Spearman's rank correlation of both rows of ``(2, n)``; NaN where a row is constant."""
-    ranks = pixel_ranks(values.contiguous())
-    x, y = ranks - ranks.mean(1, keepdim=True)
-    norms = x.norm() * y.norm()
-    return (x @ y / norms).clamp(-1, 1) if norms > 0 else torch.tensor(torch.nan, dtype=torch.float64)
+    return Coefficient(question, layer, mean, low, high, spearman(every).item(), len(points), len(groups))
 
 
 @torch.no_grad()

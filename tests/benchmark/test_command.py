@@ -13,6 +13,7 @@ from captum_kd.benchmark.geometries import GEOMETRIES
 from captum_kd.benchmark.methods import LOCALIZATION_METHODS
 from captum_kd.benchmark.parts import Part, part_from_record, part_record, read_part, write_part
 from captum_kd.benchmark.subjects import PAIRS
+from captum_kd.benchmark.training import MODELS
 from captum_kd.cli import main
 
 
@@ -35,6 +36,8 @@ def test_small_run(outcome: tuple[Path, Result]) -> None:
     assert "Is the truth what it is meant to be?" in page
     assert "(separation.png)" in page
     assert (folder / "separation.png").stat().st_size > 10_000
+    assert "reliance difference" not in page  # one pair has no correlation
+    assert not (folder / "reliance.png").exists()
 
 
 def test_numbers_are_those_of_the_page(outcome: tuple[Path, Result]) -> None:
@@ -74,11 +77,16 @@ def test_a_part_survives_its_file(outcome: tuple[Path, Result], tmp_path: Path) 
 
 
 def with_all_pairs(folder: Path) -> Part:
-    """The part of a small run as if all pairs had been measured: each has the rows of its one pair."""
+    """The part of a small run as if all pairs had been measured: each has the rows of its one pair.
+
+    All models but the student follow what its base model does.
+    """
     (record,) = json.loads((folder / "results.json").read_text("utf-8"))["parts"]
     part = part_from_record(record)
     rows = [row._replace(pair=name) for name in PAIRS for row in part.rows]
-    return part._replace(pairs=PAIRS, holds=dict.fromkeys(PAIRS, True), rows=rows)
+    known = {truth.model: truth for truth in part.truths}
+    truths = [known.get(name, known["base_0"])._replace(model=name) for name in MODELS]
+    return part._replace(truths=truths, pairs=PAIRS, holds=dict.fromkeys(PAIRS, True), rows=rows)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -93,6 +101,8 @@ def test_a_resumed_run_keeps_finished_parts(
     after = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert [part_from_record(record) for record in after["parts"]] == [part]
     assert not (tmp_path / "models").exists()  # nothing was trained
+    assert "(reliance.png)" in (tmp_path / "results.md").read_text("utf-8")
+    assert (tmp_path / "reliance.png").stat().st_size > 10_000
 
 
 def test_an_unknown_geometry_is_named() -> None:
