@@ -7,33 +7,23 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import torch
-from captum.attr import LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_kd.attr.reference import read_reference
-from captum_kd.attr.samples import (
-    LayerSamples,
-    ModelReference,
-    ModelSamples,
-    model_reference,
-    model_samples,
-)
-from captum_kd.attr.traced import trace_features
-from captum_kd.capture import ReshapeTransform, capture, weights_version
+from captum_kd.attr.pair_attribution import LabelUse, PairAttribution
+from captum_kd.attr.samples import LayerSamples, ModelSamples
+from captum_kd.capture import ReshapeTransform
 from captum_kd.functional import cam
 from captum_kd.functional.cam import Distances
 from captum_kd.functional.centering import check_sample_count
 from captum_kd.functional.evidence import add_evidence, class_evidence
 from captum_kd.functional.objectives import IGNORE_LABELS, OBJECTIVES, Objective, relevance
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.layers import Layers, deep_layers, pair_layers
-from captum_kd.targets import class_indices, has_class_scores
+from captum_kd.layers import Layers, deep_layers
 
 Features = Literal["distilled", "residual"]
 Combine = Literal["channel", "elementwise"]
 Maps = Tensor | list[Tensor]
-ROLES = ("student", "base model")
 _Self = TypeVar("_Self", bound="UniCAM")
 
 
@@ -44,7 +34,7 @@ class UniqueAttributions(NamedTuple):
     residual: Maps
 
 
-class UniCAM(LayerAttribution):
+class UniCAM(PairAttribution):
     r"""Unique class activation mapping of a student given a base model, and the reverse.
 
     Grad-CAM asks which positions of a layer raise a class score. UniCAM asks which positions make the
@@ -141,40 +131,32 @@ class UniCAM(LayerAttribution):
         contrast: bool = False,
         class_evidence: bool = False,
     ) -> None:
-        for option, model in (("forward_func", forward_func), ("base_model", base_model)):
-            if not callable(model):
-                raise TypeError(f"{option} must be callable, got {type(model).__name__}.")
-        super().__init__(forward_func, layer, device_ids)
-        self.base_model = base_model
-        self._layers, self._base_layers = pair_layers(forward_func, layer, base_model, base_layer)
         if not callable(objective):
             _one_of(objective, tuple(OBJECTIVES), "objective (if not a callable)")
             objective = OBJECTIVES[objective]
         _one_of(combine, get_args(Combine), "combine")
-        if pool is not None and (not isinstance(pool, int) or pool < 1):
-            raise ValueError(f"pool must be None or a grid size of at least 1, got {pool!r}.")
-        self._feature_layers: tuple[list[nn.Module], list[nn.Module]] | None = None
-        if feature_layer is not None:
-            try:
-                self._feature_layers = pair_layers(
-                    forward_func, feature_layer, base_model, base_feature_layer
-                )
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"feature_layer: {error}") from error
-        elif base_feature_layer is not None:
-            raise ValueError("base_feature_layer is given, but no feature_layer.")
         if class_evidence and not contrast:
             raise ValueError("class_evidence=True needs contrast=True: it is one model's minus the other's.")
-        self.contrast = contrast
-        self.class_evidence = class_evidence
-        self.label_embeddings = label_embeddings
+        super().__init__(
+            forward_func,
+            layer,
+            base_model,
+            base_layer,
+            label_embeddings=label_embeddings,
+            pool=pool,
+            reference=reference,
+            reshape_transform=reshape_transform,
+            device_ids=device_ids,
+            feature_layer=feature_layer,
+            base_feature_layer=base_feature_layer,
+            label_use=_label_use(objective),
+            traced=class_evidence,
+        )
         self.objective: Objective = objective
         self.combine = combine
-        self.pool = pool
-        self.reshape_transform = reshape_transform
         self.center = center
-        self._reference = None if reference is None else read_reference(reference)
-        self._reference_cache: tuple[Any, list[ModelReference]] | None = None
+        self.contrast = contrast
+        self.class_evidence = class_evidence
 
     @classmethod
     def recommended(
@@ -335,6 +317,13 @@ class UniCAM(LayerAttribution):
                 "attr_dim_summation=False needs contrast=False: the channels of two models do not correspond."
             )
         student, base = self._samples(inputs, target, additional_forward_args, layer_input)
+        if self.objective is relevance and any(_all_equal(s.labels) for s in (student, base)):
+            warnings.warn(
+                "All targets are of one class, so the relevance objective has nothing to follow and its "
+                "maps are zero. Explain samples of several classes together, pass a reference with several "
+                "classes, or use objective='uniqueness'.",
+                stacklevel=5,
+            )
         evidence: list[list[Tensor]] = []
         if self.class_evidence:  # first, as the objective's gradient releases the graph
             evidence = [self._evidence(samples, target) for samples in (student, base)]
@@ -408,107 +397,12 @@ class UniCAM(LayerAttribution):
             return cam.channel_weights(gradient, distances.to, features, others, positions)
         return cam.activation_gradient(gradient, distances.to, features, others, activations)
 
-    def _samples(
-        self,
-        inputs: Tensor | tuple[Tensor, ...],
-        target: Any,
-        additional_forward_args: Any,
-        layer_input: bool,
-    ) -> list[ModelSamples]:
-        """The samples in both models, the student's first."""
-        references = self._references(additional_forward_args, layer_input)
-        samples = []
-        for side, reference in enumerate(references):
-            traced = None
-            if self._feature_layers is None and not self.class_evidence:
-                activations, classes = self._run(side, inputs, target, additional_forward_args, layer_input)
-            else:
-                layers = (self._layers, self._base_layers)[side]
-                means = None if reference is None else reference.means()
-                traced = trace_features(
-                    (self.forward_func, self.base_model)[side],
-                    layers,
-                    layers if self._feature_layers is None else self._feature_layers[side],
-                    inputs,
-                    additional_forward_args,
-                    attribute_to_layer_input=layer_input,
-                    reshape_transform=self.reshape_transform,
-                    role=ROLES[side],
-                    means=means,
-                )
-                activations = traced.feature_activations()
-                classes = self._classes(target, traced.output, len(activations[0]), ROLES[side])
-            with torch.autocast(activations[0].device.type, enabled=False):
-                found = model_samples(activations, classes, self.label_embeddings, self.pool, reference)
-                samples.append(found._replace(traced=traced))
-        if self.objective is relevance and any(_all_equal(s.labels) for s in samples):
-            warnings.warn(
-                "All targets are of one class, so the relevance objective has nothing to follow and its "
-                "maps are zero. Explain samples of several classes together, pass a reference with several "
-                "classes, or use objective='uniqueness'.",
-                stacklevel=6,
-            )
-        return samples
 
-    def _references(
-        self, additional_forward_args: Any, layer_input: bool
-    ) -> list[ModelReference] | list[None]:
-        """The reference in both models; computed again only when weights have changed."""
-        if self._reference is None:
-            return [None, None]
-        key = (layer_input, weights_version(self.forward_func), weights_version(self.base_model))
-        if self._reference_cache is None or self._reference_cache[0] != key:
-            result = []
-            for side in range(2):
-                runs = [
-                    self._run(side, b.inputs, b.target, additional_forward_args, layer_input)
-                    for b in self._reference
-                ]
-                activations, targets = zip(*runs, strict=True)
-                count = 0 if self._feature_layers is None else len(self._feature_layers[side])
-                with torch.autocast(activations[0][0].device.type, enabled=False):
-                    features = [batch[-count:] if count else batch for batch in activations]
-                    explained = [batch[:-count] for batch in activations] if count else []
-                    result.append(model_reference(features, targets, self.pool, explained))
-            self._reference_cache = (key, result)
-        return self._reference_cache[1]
-
-    def _run(
-        self,
-        side: int,
-        inputs: Tensor | tuple[Tensor, ...],
-        target: Any,
-        additional_forward_args: Any,
-        layer_input: bool,
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """One forward pass of one model: activations per layer, and class indices where labels are needed.
-
-        Feature layers, if any, come after the explained ones.
-        """
-        explained = (self._layers, self._base_layers)[side]
-        features = [] if self._feature_layers is None else self._feature_layers[side]
-        activations, output = capture(
-            (self.forward_func, self.base_model)[side],
-            [*explained, *features],
-            inputs,
-            additional_forward_args,
-            attribute_to_layer_input=layer_input,
-            reshape_transform=self.reshape_transform,
-            device_ids=self.device_ids,
-            role=ROLES[side],
-        )
-        return activations, self._classes(target, output, len(activations[0]), ROLES[side])
-
-    def _classes(self, target: Any, output: Any, count: int, role: str) -> Tensor | None:
-        """Class indices where the objective needs them."""
-        if target is None and (
-            self.objective in IGNORE_LABELS
-            # An objective of the user's gets labels where there are any.
-            or (self.objective is not relevance and not has_class_scores(output))
-        ):
-            return None
-        indices = class_indices(target, output, count, role)
-        return None if self.objective in IGNORE_LABELS else indices
+def _label_use(objective: Objective) -> LabelUse:
+    if objective in IGNORE_LABELS:
+        return "ignored"
+    # An objective of the user's gets labels where there are any.
+    return "needed" if objective is relevance else "if known"
 
 
 def _feature_layers(forward_func: Any, base_model: Any) -> dict[str, list[nn.Module]]:
