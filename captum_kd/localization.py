@@ -116,10 +116,16 @@ def ranking_auc(maps: Tensor, masks: Tensor) -> Tensor:
 
 def pixel_ranks(values: Tensor) -> Tensor:
     """Rank of each pixel within its row of ``(n, pixels)``, from 1; tied pixels share their mean rank."""
-    ordered = values.sort(dim=1).values
-    below = torch.searchsorted(ordered, values, right=False)
-    not_above = torch.searchsorted(ordered, values, right=True)
-    return (below + not_above + 1).double() / 2
+    ordered, order = values.sort(dim=1)
+    count = values.shape[1]
+    positions = torch.arange(1, count + 1, dtype=torch.float64, device=values.device).expand_as(values)
+    begins = torch.ones_like(ordered, dtype=torch.bool)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    ends = begins.roll(-1, 1)
+    ends[:, -1] = True
+    first = torch.where(begins, positions, 0).cummax(1).values
+    last = torch.where(ends, positions, count).flip(1).cummin(1).values.flip(1)
+    return torch.empty_like(first).scatter_(1, order, (first + last) / 2)
 
 
 def auc_from_ranks(ranks: Tensor, positive: Tensor) -> Tensor:
