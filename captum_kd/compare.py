@@ -43,7 +43,6 @@ def compare(
     pool: int = 1,
     kept_share: float | None = None,
     confidence: float = 0.95,
-    resamples: int = 199,
     permutations: int = 199,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -57,7 +56,7 @@ def compare(
     ``(samples, samples)``. Maps are made of the first images only. Models run in evaluation mode on the
     device they are on, and are left as they were.
 
-    Quantities at each layer, each with a half-sample interval and its null under permuted samples:
+    Quantities at each layer, each with a confidence interval and its null under permuted samples:
 
     - "FSS": similarity of student and base model (Eq. 8; biased, as in the paper).
     - "RS student", "RS base": how far features follow the labels (Eq. 9; bias-corrected, as all that follow).
@@ -94,9 +93,8 @@ def compare(
         kept_share: Share of pixels, for instance 0.2, for the scores of what maps keep, the others being
             imputed (ROAD). Each layer costs four more forwards. None: these are not computed.
         confidence: Nominal coverage of the intervals.
-        resamples: Half-samples for an interval.
         permutations: Permutations for a null.
-        seed: Of half-samples, permutations and imputation noise.
+        seed: Of permutations and imputation noise.
         device: Where images are moved to. None: where the base model is.
         cache: Folder to keep each batch's features in, so that the same call goes on after an interruption;
             what belongs to other weights, layers, options or images is not used. The folder may be deleted.
@@ -125,7 +123,7 @@ def compare(
         0.005
         >>> figure, axes = comparison.plot_maps("layer3")
     """
-    _check_options(shown, pool, kept_share, confidence, resamples, permutations)
+    _check_options(shown, pool, kept_share, confidence, permutations)
     map_methods = resolve_methods(methods)
     students = _students(student)
     names, models = _models(students, base_model, layers, base_layers, teacher, teacher_layers)
@@ -161,7 +159,7 @@ def compare(
             depends_on = {"pool": pool, "kept_share": kept_share, "seed": seed}
             remember = FeatureCache(cache, models, depends_on, given)
         found = stream(models, batches, pool=pool, shown=shown, check=check, extra=kept, remember=remember)
-        options = {"confidence": confidence, "resamples": resamples, "permutations": permutations}
+        options = {"confidence": confidence, "permutations": permutations}
         records = score_rows(
             found,
             tuple(students),
@@ -302,13 +300,12 @@ def _common_device(models: Mapping[str, ModelLayers], device: torch.device | str
 
 
 def _check_options(
-    shown: int, pool: int, kept_share: float | None, confidence: float, resamples: int, permutations: int
+    shown: int, pool: int, kept_share: float | None, confidence: float, permutations: int
 ) -> None:
     """Before the data are read, what would otherwise be an error only afterwards."""
     for option, value, least in (
         ("shown", shown, 0),
         ("pool", pool, 1),
-        ("resamples", resamples, 2),
         ("permutations", permutations, 1),
     ):
         if not isinstance(value, int) or value < least:

@@ -30,7 +30,7 @@ class Comparison(MapFigures):
     """The result of :func:`captum_kd.compare`.
 
     Attributes:
-        rows: A record for each score: student, layer, quantity, value, low and high (the half-sample
+        rows: A record for each score: student, layer, quantity, value, low and high (the confidence
             interval), null and null_high (mean and 95 % quantile under permuted samples), p_value
             (one-sided), samples, estimator.
         accuracy: Of each model on the scored images: the students by name, "base" and, where there is one,

@@ -84,7 +84,7 @@ def score_rows(
         students: Their names.
         layers: Names of the layers.
         labels: Label embeddings ``(n, d)``.
-        seed: Every score draws half-samples and permutations from a generator of its own with this seed.
+        seed: Every score draws permutations from a generator of its own with this seed.
         **options: Of :func:`~captum_kd.metrics.score_with_statistics`.
 
     Yields:

@@ -25,7 +25,7 @@ from captum_kd.metrics import score_with_statistics
 from tests.networks import Network, classes, images, pair
 
 LAYERS = ["first_relu", "second_relu"]
-QUICK: dict[str, Any] = {"resamples": 9, "permutations": 9, "progress": False}
+QUICK: dict[str, Any] = {"permutations": 9, "progress": False}
 
 
 def batches(count: int, size: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
@@ -50,7 +50,7 @@ def pooled(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
 
 def statistics(*features: Tensor, **options: Any) -> Any:
     generator = torch.Generator().manual_seed(3)
-    return score_with_statistics(*features, resamples=9, permutations=9, generator=generator, **options)
+    return score_with_statistics(*features, permutations=9, generator=generator, **options)
 
 
 def test_scores_are_those_of_the_features_captured_by_hand() -> None:
@@ -97,7 +97,7 @@ def test_the_demo_pair_has_the_scores_and_maps_of_the_functions() -> None:
     inputs, labels = normalise(planted.images[:160]), planted.labels[:160]
     data = list(zip(inputs[32:].split(50), labels[32:].split(50), strict=True))
     reference = (inputs[:32], labels[:32])
-    options: dict[str, Any] = {**QUICK, "resamples": 199, "permutations": 199}
+    options: dict[str, Any] = {**QUICK, "permutations": 199}
     found = compare(models.student, models.base, "layer3", data, reference=reference, shown=4, **options)
     student, base = (pooled(m, "layer3", inputs[32:]) for m in (models.student, models.base))
     rows = nn.functional.one_hot(labels[32:]).double()
@@ -263,7 +263,7 @@ def test_relevance_of_what_maps_keep() -> None:
     for model, side in ((student, "distilled"), (base, "residual")):
         for i, layer in enumerate(LAYERS):
             kept = road(images(24), getattr(both, side)[i], share=0.2, generator=generator)
-            expected = score_with_statistics(pooled(model, layer, kept), rows, resamples=2, permutations=1)
+            expected = score_with_statistics(pooled(model, layer, kept), rows, permutations=1)
             got = found.score(f"RS kept by {side} maps", layer)
             assert got.value == pytest.approx(expected.value, abs=1e-5)
             assert got.value != pytest.approx(found.score(f"RS {WHOSE[side]}", layer).value, abs=1e-4)

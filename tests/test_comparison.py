@@ -25,7 +25,7 @@ NASTY = 'a,"b" | <i>c'
 
 
 def made(students: Any, base: Any, **options: Any) -> Comparison:
-    options = {"shown": 3, "resamples": 9, "permutations": 9, "progress": False, **options}
+    options = {"shown": 3, "permutations": 9, "progress": False, **options}
     embeddings = LabelEmbeddings.one_hot(["red", "green", "<b>blue", "grey"])
     return compare(
         students, base, LAYERS, [(images(40), classes(40))], label_embeddings=embeddings, **options

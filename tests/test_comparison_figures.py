@@ -28,7 +28,6 @@ def several() -> Comparison:
         [(images(40), classes(40))],
         methods=METHODS,
         shown=3,
-        resamples=9,
         permutations=9,
         progress=False,
     )

@@ -47,7 +47,6 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 def run(student: nn.Module, base: nn.Module, cache: Path, **options: object) -> Comparison:
     fixed = {
-        "resamples": 2,
         "permutations": 1,
         "shown": 1,
         "methods": ["UniCAM, uniqueness"],

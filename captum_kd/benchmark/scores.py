@@ -21,8 +21,7 @@ from captum_kd.functional.correlation import (
     correlation_from_distances,
     semipartial_from_distances,
 )
-from captum_kd.functional.jackknife import jackknife_interval_from_distances
-from captum_kd.functional.resampling import bootstrap_interval_from_distances
+from captum_kd.functional.interval import confidence_interval_from_distances
 from captum_kd.labels import embedding_rows
 from captum_kd.metrics import relevance_score
 
@@ -64,8 +63,7 @@ class SizeRow(NamedTuple):
             leaves out: large subsets of one set overlap, and without that would seem to agree.
         null: mean with the samples of one side permuted.
         null_spread: standard deviation of those.
-        half_width: mean half-width of the 95 % half-sample interval.
-        jackknife: mean half-width of the 95 % jackknife interval.
+        half_width: mean half-width of the 95 % interval.
     """
 
     quantity: str
@@ -77,7 +75,6 @@ class SizeRow(NamedTuple):
     null: float
     null_spread: float
     half_width: float
-    jackknife: float
 
 
 class CircularityRow(NamedTuple):
@@ -145,7 +142,7 @@ def score_sizes(
             }[curve.quantity]
             for size in sizes:
                 found = list(_of_subsets(matrices, curve.estimator, size, subsets, seed))
-                value, null, half, jack = torch.tensor(found, dtype=torch.float64).T
+                value, null, half_width = torch.tensor(found, dtype=torch.float64).T
                 left_out = (1 - size / len(images)) ** 0.5
                 rows.append(
                     SizeRow(
@@ -156,8 +153,7 @@ def score_sizes(
                         value.std().item() / left_out,
                         null.mean().item(),
                         null.std().item(),
-                        half.mean().item(),
-                        jack.mean().item(),
+                        half_width.mean().item(),
                     )
                 )
     return rows
@@ -224,21 +220,18 @@ def circularity(
 
 def _of_subsets(
     matrices: Sequence[Tensor], estimator: Estimator, size: int, subsets: int, seed: int
-) -> Iterator[tuple[float, float, float, float]]:
-    """For each random subset: score, permuted score, and half-widths of half-samples and jackknife."""
+) -> Iterator[tuple[float, float, float]]:
+    """For each random subset: score, permuted score, and half-width of the interval."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(subsets):
         chosen = torch.randperm(len(matrices[0]), generator=generator)[:size]
         x, y, *given = (m[chosen][:, chosen] for m in matrices)
         order = torch.randperm(size, generator=generator)
         permuted = y[order][:, order]
-        half = bootstrap_interval_from_distances(
-            x, y, *given, estimator=estimator, resamples=99, generator=generator
-        )
-        jack = jackknife_interval_from_distances(x, y, *given, estimator=estimator)
+        interval = confidence_interval_from_distances(x, y, *given, estimator=estimator)
         null = (
             semipartial_from_distances(x, permuted, *given)
             if given
             else correlation_from_distances(x, permuted, estimator)
         )
-        yield half.estimate.item(), null.item(), (half.high - half.low) / 2, (jack.high - jack.low) / 2
+        yield interval.estimate.item(), null.item(), (interval.high - interval.low) / 2

@@ -72,24 +72,18 @@ def sizes_table(rows: Sequence[SizeRow]) -> Table:
 
 
 def widths_table(rows: Sequence[SizeRow]) -> Table:
-    """How wide intervals are at each n, by both ways."""
+    """How wide intervals are at each n."""
     sizes = list(dict.fromkeys(row.samples for row in rows))
     chosen = [row for row in rows if row.estimator == "unbiased"]
     found = {(r.quantity, r.features, r.samples): r for r in chosen}
     lines = [
         (
             f"{quantity}, {features}",
-            [
-                Cell(_number(r.jackknife), _number(r.half_width))
-                for r in (found[quantity, features, n] for n in sizes)
-            ],
+            [Cell(_number(found[quantity, features, n].half_width)) for n in sizes],
         )
         for quantity, features in dict.fromkeys((row.quantity, row.features) for row in chosen)
     ]
-    caption = (
-        "Mean half-width of the nominal 95 % interval of bias-corrected scores: jackknife (in brackets: "
-        "half-samples)"
-    )
+    caption = "Mean half-width of the nominal 95 % interval of bias-corrected scores"
     return Table(caption, ["score", *(f"n = {n}" for n in sizes)], lines)
 
 

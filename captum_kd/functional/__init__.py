@@ -15,19 +15,18 @@ from captum_kd.functional.correlation import (
 )
 from captum_kd.functional.distance import pairwise_distances, pull_back
 from captum_kd.functional.imputation import noisy_linear_imputation
-from captum_kd.functional.jackknife import jackknife_interval
+from captum_kd.functional.interval import confidence_interval
 from captum_kd.functional.objectives import relevance, row_max, uniqueness
+from captum_kd.functional.permutation import permutation_test
 from captum_kd.functional.perturbation import keep_mask, multiply, road
-from captum_kd.functional.resampling import bootstrap_interval, permutation_test
 
 __all__ = [
-    "bootstrap_interval",
+    "confidence_interval",
     "distance_correlation",
     "distance_covariance",
     "distance_variance",
     "double_center",
     "inner_product",
-    "jackknife_interval",
     "keep_mask",
     "multiply",
     "noisy_linear_imputation",

@@ -178,6 +178,21 @@ def semipartial_from_distances(d_x: Tensor, d_y: Tensor, d_z: Tensor) -> Tensor:
     return correlation_of(unique_component(u_center(d_x), u_center(d_z)), u_center(d_y))
 
 
+def statistic_from_distances(
+    d_x: Tensor, d_y: Tensor, d_given: Tensor | None, estimator: Estimator
+) -> Tensor:
+    """The correlation, or with ``d_given`` the semi-partial one."""
+    check_estimator(estimator)
+    if d_given is None:
+        return correlation_from_distances(d_x, d_y, estimator)
+    if estimator != "unbiased":
+        raise ValueError(
+            "With `given` only estimator='unbiased' is defined: the projection is one of U-centred "
+            f"matrices. Got {estimator!r}."
+        )
+    return semipartial_from_distances(d_x, d_y, d_given)
+
+
 @overload
 def features_to_distances(x: Tensor, y: Tensor, given: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
 @overload

@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from captum_kd.functional.correlation import Estimator, features_to_distances
-from captum_kd.functional.resampling import (
-    bootstrap_interval_from_distances,
-    permutation_test_from_distances,
-)
+from captum_kd.functional.interval import confidence_interval_from_distances
+from captum_kd.functional.permutation import permutation_test_from_distances
 
 
 class Score(NamedTuple):
     """A distance correlation of one set of samples.
 
-    ``low`` and ``high`` bound the half-sample interval; ``null`` is the mean and ``null_high`` the 95 %
+    ``low`` and ``high`` bound the confidence interval; ``null`` is the mean and ``null_high`` the 95 %
     quantile under permutation of the samples (for relevance: permuted labels); ``p_value`` is one-sided.
     """
 
@@ -38,7 +36,6 @@ def score_with_statistics(
     given: Tensor | None = None,
     estimator: Estimator = "unbiased",
     confidence: float = 0.95,
-    resamples: int = 199,
     permutations: int = 199,
     generator: torch.Generator | None = None,
 ) -> Score:
@@ -50,15 +47,14 @@ def score_with_statistics(
         given: Features that are taken out of ``features`` first, or None.
         estimator: "unbiased" or "biased".
         confidence: Nominal coverage of the interval.
-        resamples: Half-samples for the interval.
         permutations: Permutations for the null.
-        generator: Source of randomness on the CPU; None takes PyTorch's global one.
+        generator: Source of the permutations, on the CPU; None takes PyTorch's global one.
 
     Returns:
         The :class:`Score`.
 
     Raises:
-        ValueError: As :func:`~captum_kd.functional.bootstrap_interval`.
+        ValueError: As :func:`~captum_kd.functional.confidence_interval`.
 
     Example:
         >>> import torch
@@ -69,9 +65,7 @@ def score_with_statistics(
         (1.0, 0.005, 64)
     """
     distances = features_to_distances(features, others, given)
-    interval = bootstrap_interval_from_distances(
-        *distances, estimator=estimator, confidence=confidence, resamples=resamples, generator=generator
-    )
+    interval = confidence_interval_from_distances(*distances, estimator=estimator, confidence=confidence)
     test = permutation_test_from_distances(
         *distances, estimator=estimator, permutations=permutations, generator=generator
     )

@@ -86,9 +86,7 @@ def _provenance(settings: Mapping[str, Any], shown: int) -> list[tuple[str, str]
     reference = described("reference", "{} images that UniCAM takes distances to")
     if reference and settings.get("reference_source"):
         reference += f" ({settings['reference_source']})"
-    intervals = described("resamples", "{} half-samples")
-    if intervals and settings.get("confidence"):
-        intervals = f"{100 * settings['confidence']:g} %, from {intervals}"
+    confidence = settings.get("confidence")
     features = described("pool", "activations averaged on a {0} × {0} grid")
     if settings.get("pool") == 1:
         features = "activations averaged over all positions"
@@ -100,7 +98,7 @@ def _provenance(settings: Mapping[str, Any], shown: int) -> list[tuple[str, str]
         "Features": features,
         "Label embeddings": described("label_embeddings", "{}"),
         "Estimators": "FSS biased, as in the paper; everything else bias-corrected",
-        "Intervals": intervals,
+        "Intervals": f"{100 * confidence:g} %, from leaving out images" if confidence else None,
         "Null": described("permutations", "{} permutations of the samples"),
         "Kept share": described("kept_share", "{} of the pixels, the others imputed (ROAD)"),
         "Teacher": "compared with both" if settings.get("teacher") else None,

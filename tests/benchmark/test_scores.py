@@ -25,7 +25,6 @@ def test_the_biased_estimator_is_high_at_small_n_whatever_the_data() -> None:
     assert null["biased", 8] > 0.5 > null["biased", 64]
     assert abs(null["unbiased", 64]) < 0.1
     wide = [r for r in rows if r.quantity == "RS distilled" and r.features == "pooled"]
-    assert wide[0].jackknife > wide[1].jackknife
     assert wide[0].half_width > wide[1].half_width
 
 

@@ -52,7 +52,6 @@ def comparison() -> Comparison:
         label_embeddings=LabelEmbeddings.one_hot(names),
         methods={"uniqueness": "UniCAM, uniqueness", HOSTILE: "Grad-CAM", SIGNED: signed_maps},
         shown=2,
-        resamples=9,
         permutations=9,
         progress=False,
     )
