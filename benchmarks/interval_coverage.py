@@ -161,13 +161,17 @@ def coverage(
 @click.option("--trials", default=400, show_default=True)
 @click.option("--resamples", default=50, show_default=True)
 @click.option("--size", "sizes", multiple=True, default=[16, 32, 128], show_default=True)
+@click.option("--case", "cases", multiple=True, type=click.Choice(tuple(CASES)), help="Default: all.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Markdown file for the table.")
-def main(trials: int, resamples: int, sizes: tuple[int, ...], seed: int, out: Path | None) -> None:
+def main(
+    trials: int, resamples: int, sizes: tuple[int, ...], cases: tuple[str, ...], seed: int, out: Path | None
+) -> None:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
     lines = []
-    for name, case in CASES.items():
+    for name in cases or CASES:
+        case = CASES[name]
         large = [statistic(distances(case, 1500, generator), case.estimator).item() for _ in range(30)]
         for n in sizes:
             truth, found = coverage(case, n, sum(large) / len(large), trials, resamples, generator)

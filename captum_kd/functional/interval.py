@@ -122,11 +122,10 @@ def confidence_interval_from_distances(
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
     statistic, variance, slope, freedom = leave_out(d_x, d_y, d_given, estimator=estimator)
     quantile = float(stdtrit(freedom, (1 + confidence) / 2))
-    shift = quantile**2 * slope / 2
-    centre = statistic.item() + shift
-    margin = (shift**2 + quantile**2 * variance) ** 0.5
+    estimate, shift = statistic.item(), quantile**2 * slope / 2
+    margin = math.hypot(shift, quantile * variance**0.5)  # not below the shift, so the estimate is inside
     lowest = -1.0 if estimator == "unbiased" else 0.0
-    low, high = max(lowest, centre - margin), min(1.0, centre + margin)
+    low, high = max(lowest, estimate - (margin - shift)), min(1.0, estimate + (margin + shift))
     return ConfidenceInterval(statistic, low, high, confidence)
 
 
