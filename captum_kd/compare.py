@@ -65,7 +65,8 @@ def compare(
     - With a teacher: "FSS teacher and student", "FSS teacher and base" (biased), "RS teacher", and
       "dCor with LAYER, teacher".
     - With ``kept_share``: "RS kept by distilled maps" (of the student, on images reduced to what
-      :meth:`UniCAM.recommended` marks) and "RS kept by residual maps" (of the base model), to be read beside
+      :meth:`UniCAM.recommended` marks without class evidence, which would know the predictions) and "RS kept
+      by residual maps" (of the base model), to be read beside
       "RS kept by random maps, student" and "..., base": imputation restores much of an image from scattered
       pixels, which is also what a map that is zero all over keeps.
 

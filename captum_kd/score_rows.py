@@ -26,9 +26,10 @@ Record = dict[str, Any]
 class KeptFeatures:
     """Features of images reduced to the pixels that maps rank highest, the others imputed (ROAD).
 
-    The maps are those of :meth:`UniCAM.recommended`, which sees no labels, so relevance of what they keep is
-    not circular. Distilled maps reduce the images for the student, residual maps for the base model; random
-    maps of the layer's resolution, the same for both, are the baseline.
+    The maps are those of :meth:`UniCAM.recommended` without class evidence. They see neither labels nor
+    predictions, which mostly are the labels, so relevance of what they keep is not circular. Distilled maps
+    reduce the images for the student, residual maps for the base model; random maps of the layer's
+    resolution, the same for both, are the baseline.
 
     Args:
         pairs: Each student with the base model.
@@ -39,7 +40,7 @@ class KeptFeatures:
 
     def __init__(self, pairs: Mapping[str, Pair], pool: int, share: float, seed: int) -> None:
         self.pairs = pairs
-        self.methods = {name: pair.recommended() for name, pair in pairs.items()}
+        self.methods = {name: pair.recommended(class_evidence=False) for name, pair in pairs.items()}
         self.pool, self.share, self.seed = pool, share, seed
 
     def __call__(self, images: Tensor) -> dict[KeptKey, Tensor]:

@@ -30,7 +30,7 @@ def test_the_biased_estimator_is_high_at_small_n_whatever_the_data() -> None:
 
 def test_maps_that_know_labels_score_on_false_ones() -> None:
     found = {row.maps: row.score for row in circularity(demo_subject(32, 128), batches=4)}
-    assert found["labels, the batch itself"] > found["recommended (no labels)"] + 0.05
+    assert found["labels, the batch itself"] > found["recommended, no class evidence"] + 0.05
     assert found["labels, disjoint reference"] > found["random maps"] + 0.05
     with pytest.raises(ValueError, match="at least 32 of a reference"):
         circularity(demo_subject(16, 32), batches=2)
@@ -87,7 +87,7 @@ def test_the_command_writes_numbers_tables_and_figure(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["benchmark", "scores", "--out", str(tmp_path), "--subsets", "2"])
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "scores.json").read_text("utf-8"))
-    assert {row["maps"] for row in record["circularity"]} >= {"random maps", "recommended (no labels)"}
+    assert {row["maps"] for row in record["circularity"]} >= {"random maps", "recommended, no class evidence"}
     assert "Scores of random subsets" in (tmp_path / "scores.md").read_text("utf-8")
     assert (tmp_path / "score_sizes.png").stat().st_size > 10_000
 
