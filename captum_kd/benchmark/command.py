@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,28 @@ if TYPE_CHECKING:
     from captum_kd.benchmark.parts import Part
     from captum_kd.benchmark.scores_outcome import Relation
 
+Command = Callable[..., Any]
 GEOMETRY_NAMES = ("free", "grid", "sizes", "clutter", "two-cues", "tint")
+
+
+def _out_option(contents: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("captum-kd-benchmark"),
+        show_default=True,
+        help=contents,
+    )
+
+
+def _root_option(use: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("data"),
+        show_default=True,
+        help=use,
+    )
 
 
 @click.group()
@@ -27,13 +48,7 @@ def benchmark() -> None:
 
 
 @benchmark.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("captum-kd-benchmark"),
-    show_default=True,
-    help="Folder for the tables, the figure and the numbers.",
-)
+@_out_option("Folder for the tables, the figure and the numbers.")
 @click.option(
     "--size",
     type=click.Choice(["small", "full"]),
@@ -54,13 +69,7 @@ def benchmark() -> None:
     help="Only this one; repeat it.  [default: all]",
 )
 @click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), default=[0, 1], show_default=True)
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    help="Where Fashion-MNIST is, or is downloaded to.",
-)
+@_root_option("Where Fashion-MNIST is, or is downloaded to.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--resume", is_flag=True, help="Keep the parts that an earlier run finished in --out.")
 def localization(
@@ -105,19 +114,13 @@ def localization(
         for part in found:
             write_part(out, part)
             parts.append(part)
-            page = write_outcome(parts, out, _command())
+        page = write_outcome(parts, out, _command())
     click.echo(separation_table(parts, findings(parts)).to_markdown())
     click.echo(f"\n{len(methods_of(parts))} methods, {time.perf_counter() - start:.0f} s. See {page}")
 
 
 @benchmark.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("captum-kd-benchmark"),
-    show_default=True,
-    help="Folder for sanity.json, sanity.md and sanity.png.",
-)
+@_out_option("Folder for sanity.json, sanity.md and sanity.png.")
 @click.option(
     "--images", type=click.IntRange(16, 256), default=64, show_default=True, help="Images to explain."
 )
@@ -151,25 +154,13 @@ def sanity(out: Path, images: int, pool: int) -> None:
 
 
 @benchmark.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("captum-kd-benchmark"),
-    show_default=True,
-    help="Folder for scores.json, scores.md and the figures.",
-)
+@_out_option("Folder for scores.json, scores.md and the figures.")
 @click.option(
     "--models",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Trained models of the localization benchmark: does RS predict what they do?",
 )
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    help="Where Fashion-MNIST is, or is downloaded to; needed with --models.",
-)
+@_root_option("Where Fashion-MNIST is, or is downloaded to; needed with --models.")
 @click.option(
     "--subsets", type=click.IntRange(2), default=40, show_default=True, help="Random subsets of each size."
 )
