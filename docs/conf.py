@@ -67,6 +67,7 @@ def setup(app: Any) -> None:
     """Bring the notebooks into the site, and make equations MathML, which needs no script or network."""
     app.connect("config-inited", lambda _app, _config: copy_tutorials())
     app.connect("autodoc-skip-member", lambda _app, _what, _name, member, *_: is_bare_field(member) or None)
+    app.connect("autodoc-process-bases", lambda _app, _name, _object, _options, bases: public_bases(bases))
     app.connect("doctree-read", lambda _app, doctree: trim_code(doctree))
     app.connect("sphinx-click-process-options", lambda _app, _context, lines: plain_paths(lines))
     app.connect("build-finished", lambda app, _error: copy_math_font(Path(app.outdir)))
@@ -96,6 +97,13 @@ def trim_code(doctree: Any) -> None:
 def plain_paths(lines: list[str]) -> None:
     """Show defaults of paths as they are typed, not as Python's objects."""
     lines[:] = [re.sub(r"\w+Path\('([^']*)'\)", r"\1", line) for line in lines]
+
+
+def public_bases(bases: list[Any]) -> None:
+    """Show the class of Captum's that the package's own class between it and a public one stands on."""
+    for i, base in enumerate(bases):
+        if base.__module__ == "captum_kd.attr.pair_attribution":
+            bases[i] = base.__base__
 
 
 def is_bare_field(member: Any) -> bool:
