@@ -66,7 +66,7 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
         built: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
         return built
     timm_names = timm.list_models() if timm is not None else ()
-    known = ["small_resnet16", "small_regnet16", *_torchvision_names(), *timm_names]
+    known = dict.fromkeys(["small_resnet16", "small_regnet16", *_torchvision_names(), *timm_names])
     near = difflib.get_close_matches(name, known, n=5)
     raise ValueError(
         f"No classifier is called {name!r}. "
