@@ -14,14 +14,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import captum_kd
-from captum_kd.capture import undisturbed
+from captum_kd.capture import ReshapeTransform, undisturbed
 from captum_kd.comparison import Comparison
 from captum_kd.feature_cache import FeatureCache
 from captum_kd.labels import LabelEmbeddings, embedding_rows
 from captum_kd.layers import check_membership, find_layer, layer_name
 from captum_kd.pair_maps import MapMethod, Pair, TwoMaps, resolve_methods
 from captum_kd.score_rows import BASE, TEACHER, KeptFeatures, record_count, score_rows
-from captum_kd.streaming import ModelLayers, Stream, given_reference, read_batches, set_aside, stream
+from captum_kd.streaming import (
+    ModelLayers,
+    Stream,
+    given_reference,
+    layer_features,
+    read_batches,
+    set_aside,
+    stream,
+)
 
 LayerChoice = str | nn.Module | Sequence[str | nn.Module]
 DEFAULT_METHODS = ("Grad-CAM difference", "UniCAM, published objective", "UniCAM, recommended")
@@ -39,6 +47,7 @@ def compare(
     label_embeddings: LabelEmbeddings | Tensor | None = None,
     methods: Any = DEFAULT_METHODS,
     reference: Any = None,
+    reshape_transform: ReshapeTransform | None = None,
     shown: int = 8,
     pool: int = 1,
     kept_share: float | None = None,
@@ -89,6 +98,9 @@ def compare(
         reference: Samples that UniCAM takes distances to, as :class:`~captum_kd.UniCAM` takes them; none of
             them may be in ``data``. None: the first 64 samples of ``data`` (a quarter, of fewer than 256)
             are set aside and not scored, so the data should be in random order.
+        reshape_transform: Turns what each given layer of each model gives into ``(n, c, h, w)``: for token
+            models and for layers with several outputs. A function of your own in ``methods`` has to do it
+            itself.
         shown: Number of images, the first ones, that maps are made of.
         pool: Features are the activations averaged on a grid of this size; 1 is global pooling.
         kept_share: Share of pixels, for instance 0.2, for the scores of what maps keep, the others being
@@ -128,6 +140,7 @@ def compare(
     map_methods = resolve_methods(methods)
     students = _students(student)
     names, models = _models(students, base_model, layers, base_layers, teacher, teacher_layers)
+    models = {name: m._replace(reshape_transform=reshape_transform) for name, m in models.items()}
     place = _common_device(models, device)
     with undisturbed(*(m.model for m in models.values())):
         batches = read_batches(data, place, progress)
@@ -149,6 +162,7 @@ def compare(
                 models[BASE].layers,
                 held_out,
                 label_embeddings,
+                reshape_transform,
             )
             for name in students
         }
@@ -157,6 +171,10 @@ def compare(
         remember = None
         if cache is not None:
             given = [v for batch in held_out for v in (batch if isinstance(batch, tuple) else (batch,))]
+            if reshape_transform is not None and given:
+                # Whether a function is the same can only be told by what it does.
+                images = given[0][:1]
+                given += [v for m in models.values() for v in layer_features(m, images, pool)[0]]
             depends_on = {"pool": pool, "kept_share": kept_share, "seed": seed}
             remember = FeatureCache(cache, models, depends_on, given)
         found = stream(models, batches, pool=pool, shown=shown, check=check, extra=kept, remember=remember)
@@ -188,6 +206,7 @@ def compare(
         "pool": pool,
         "kept_share": kept_share,
         "seed": seed,
+        "reshape_transform": getattr(reshape_transform, "__name__", None),
         "versions": {library.__name__: library.__version__ for library in (captum_kd, captum, torch)},
     }
     sides = {name: method.sides for name, method in map_methods.items()}

@@ -7,15 +7,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from captum.attr import LayerAttribution, LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from captum_kd.attr import UniCAM
+from captum_kd.capture import ReshapeTransform
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.targets import class_indices
+from captum_kd.trace import layer_gradients, trace
 
-# One model's maps (n, c, h, w) of a layer for the given classes; channels are summed.
-MapFunction = Callable[[nn.Module, nn.Module, Tensor, Tensor], Tensor]
+# One model's maps (n, c, h, w) of a layer for the given classes; channels are summed. What makes activations
+# of what the layer gives follows as a fifth argument where there is one.
+MapFunction = Callable[..., Tensor]
 # Two maps (n, 1, h, w) of one layer: the student's side and the base model's side.
 TwoMaps = tuple[Tensor, Tensor]
 
@@ -24,7 +28,17 @@ MODEL_SIDES = ("student", "base")
 
 
 class Pair(NamedTuple):
-    """Two models with the layers that are compared, and what UniCAM takes distances to (None: the batch)."""
+    """Two models with the layers that are compared.
+
+    Attributes:
+        student: The student.
+        base: The base model.
+        layers: Of the student.
+        base_layers: Of the base model, in their order.
+        reference: What UniCAM takes distances to; None: the batch.
+        label_embeddings: As UniCAM takes them.
+        reshape_transform: What makes activations of what a layer gives.
+    """
 
     student: nn.Module
     base: nn.Module
@@ -32,6 +46,7 @@ class Pair(NamedTuple):
     base_layers: list[nn.Module]
     reference: list[Any] | None
     label_embeddings: LabelEmbeddings | Tensor | None = None
+    reshape_transform: ReshapeTransform | None = None
 
     def only(self, indices: list[int]) -> Pair:
         """The pair with some of its layers."""
@@ -42,7 +57,13 @@ class Pair(NamedTuple):
     def recommended(self, **options: Any) -> UniCAM:
         """:meth:`UniCAM.recommended` of the pair against the reference."""
         return UniCAM.recommended(
-            self.student, self.layers, self.base, self.base_layers, reference=self.reference, **options
+            self.student,
+            self.layers,
+            self.base,
+            self.base_layers,
+            reference=self.reference,
+            reshape_transform=self.reshape_transform,
+            **options,
         )
 
 
@@ -92,15 +113,29 @@ def resolve_methods(methods: Any) -> dict[str, MapMethod]:
     return {name: _resolve(name, name) for name in methods}
 
 
-def grad_cam(model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+def grad_cam(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Tensor:
     """Captum's LayerGradCam with ReLU."""
+    if reshape_transform is not None:
+        return _grad_cam_of_reshaped(model, layer, images, classes, reshape_transform)
     maps: Tensor = LayerGradCam(model, layer).attribute(images, classes, relu_attributions=True)
     return maps
 
 
-def gradient_x_activation(model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+def gradient_x_activation(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Tensor:
     """Captum's LayerGradientXActivation, summed over channels (HiResCAM), with ReLU."""
-    maps: Tensor = LayerGradientXActivation(model, layer).attribute(images, classes)
+    maps = _captum_maps(LayerGradientXActivation, model, layer, images, classes, reshape_transform)
     return maps.sum(1, keepdim=True).relu()
 
 
@@ -113,6 +148,7 @@ def unicam(pair: Pair, images: Tensor, labels: Tensor, **options: Any) -> list[T
         pair.base_layers,
         label_embeddings=pair.label_embeddings,
         reference=pair.reference,
+        reshape_transform=pair.reshape_transform,
         **options,
     )
     return list(zip(*method.attribute_all(images, labels), strict=True))
@@ -128,6 +164,8 @@ def recommended(
 
 def both_models(pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunction) -> list[TwoMaps]:
     """A method of one model, for the student and for the base model, each for the class it predicts."""
+    if pair.reshape_transform is not None:
+        function = partial(function, reshape_transform=pair.reshape_transform)
     ours = _model_maps(function, pair.student, pair.layers, images, "student")
     theirs = _model_maps(function, pair.base, pair.base_layers, images, "base model")
     return list(zip(ours, theirs, strict=True))
@@ -211,21 +249,60 @@ def _resolve(method: Any, name: Any) -> MapMethod:
             f"methods: {name!r} is UniCAM, which explains a pair. Name one of "
             f"{', '.join(repr(m) for m in METHODS if m.startswith('UniCAM'))} instead."
         )
-    if isinstance(method, type) and issubclass(method, LayerAttribution):
-        method = partial(_captum_maps, method)
-    if isinstance(method, type) or not callable(method):
+    captum_class = isinstance(method, type) and issubclass(method, LayerAttribution)
+    if not captum_class and (isinstance(method, type) or not callable(method)):
         raise TypeError(
             f"methods: {name!r} must be a valid name, a Captum LayerAttribution class or a function "
             f"(model, layer, images, classes) -> maps; got {method!r}."
         )
-    return MapMethod(MODEL_SIDES, partial(both_models, function=method))
+    function = partial(_captum_maps if captum_class else _users_maps, method)
+    return MapMethod(MODEL_SIDES, partial(both_models, function=function))
 
 
 def _captum_maps(
-    method: Callable[..., Any], model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor
+    method: Callable[..., Any],
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
 ) -> Tensor:
+    if reshape_transform is not None and isinstance(method, type) and issubclass(method, LayerGradCam):
+        raise ValueError(
+            f"{method.__name__} takes the second dimension of tokens for channels. Name 'Grad-CAM' instead, "
+            "which knows the reshape_transform."
+        )
     maps: Tensor = method(model, layer).attribute(images, target=classes)
-    return maps
+    return maps if reshape_transform is None else reshape_transform(maps)
+
+
+def _users_maps(
+    method: Callable[..., Tensor],
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Tensor:
+    """What the user's function gives, which has to know about the layer's shape itself."""
+    return method(model, layer, images, classes)
+
+
+def _grad_cam_of_reshaped(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform,
+) -> Tensor:
+    """Grad-CAM of tokens: Captum's takes their second dimension for channels."""
+    (given,), output = trace(model, [layer], images)
+    of_class = F.one_hot(classes, output.shape[1]).to(output)
+    (gradient,) = layer_gradients([given], [output], [of_class])
+    if gradient is None:
+        raise ValueError("The model's output does not depend on the layer, so it has no Grad-CAM.")
+    weights = reshape_transform(gradient).mean(dim=(2, 3), keepdim=True)
+    return (weights * reshape_transform(given)).sum(dim=1, keepdim=True).relu()
 
 
 def _model_maps(

@@ -62,7 +62,7 @@ class KeptFeatures:
                         if i not in randomly_kept:
                             noise = torch.rand(layer_maps.shape, generator=random).to(layer_maps)
                             randomly_kept[i] = road(images, noise, share=self.share, generator=random)
-                        explained = ModelLayers(model, [layers[i]], role)
+                        explained = ModelLayers(model, [layers[i]], role, pair.reshape_transform)
                         kept = road(images, layer_maps, share=self.share, generator=imputed)
                         for key, reduced in ((side, kept), (word, randomly_kept[i])):
                             features[name, key, i] = layer_features(explained, reduced, self.pool)[0][0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_kd.attr.reference import read_reference
-from captum_kd.capture import capture
+from captum_kd.capture import ReshapeTransform, capture
 from captum_kd.functional.cam import pool_activations
 from captum_kd.layers import describe_layer
 from captum_kd.targets import class_indices, has_class_scores
@@ -30,11 +30,12 @@ class Batch(NamedTuple):
 
 
 class ModelLayers(NamedTuple):
-    """A model, its layers, and how error messages call it."""
+    """A model, its layers, how error messages call it, and what makes activations of what a layer gives."""
 
     model: nn.Module
     layers: list[nn.Module]
     role: str
+    reshape_transform: ReshapeTransform | None = None
 
 
 class BatchFeatures(NamedTuple):
@@ -164,13 +165,14 @@ def given_reference(
 
 def layer_features(explained: ModelLayers, images: Tensor, pool: int) -> tuple[list[Tensor], list[int], Any]:
     """One forward: pooled features ``(n, d)`` of each layer, its activations' dimensions, and the output."""
-    captured = capture(explained.model, explained.layers, images, role=explained.role)
-    for layer, activations in zip(explained.layers, captured.activations, strict=True):
+    model, layers, role, reshape_transform = explained
+    captured = capture(model, layers, images, role=role, reshape_transform=reshape_transform)
+    for layer, activations in zip(layers, captured.activations, strict=True):
         if activations.dim() not in (2, 4):
             raise ValueError(
-                f"{describe_layer(explained.model, layer, explained.role)} gives activations of shape "
-                f"{tuple(activations.shape)}, but (n, c) or (n, c, h, w) is needed. UniCAM and "
-                "relevance_score explain such layers; for tokens UniCAM takes a reshape_transform."
+                f"{describe_layer(model, layer, role)} gives activations of shape "
+                f"{tuple(activations.shape)}, but (n, c) or (n, c, h, w) is needed. Pass a "
+                "reshape_transform that makes that of them."
             )
     features = [pool_activations(a, pool).flatten(1) for a in captured.activations]
     return features, [a.dim() for a in captured.activations], captured.output
