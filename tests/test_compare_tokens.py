@@ -10,7 +10,7 @@ import torch
 from captum.attr import LayerGradCam, LayerIntegratedGradients
 from torch import Tensor, nn
 
-from captum_kd import Comparison, UniCAM, compare, streaming
+from captum_kd import Comparison, compare, streaming
 from captum_kd.pair_maps import METHODS
 from tests.networks import classes, images
 
@@ -47,7 +47,7 @@ def compared(layer: str, methods: Any = (), **options: Any) -> Comparison:
 
 
 def test_tokens_have_the_scores_and_maps_of_the_image_they_are() -> None:
-    methods: dict[str, Any] = {name: name for name in METHODS if "recommended" not in name}
+    methods: dict[str, Any] = {name: name for name in METHODS}
     methods["integrated gradients"] = LayerIntegratedGradients
     as_tokens = compared("tokens", methods, reshape_transform=as_image)
     expected = compared("image", methods)
@@ -61,18 +61,6 @@ def test_tokens_have_the_scores_and_maps_of_the_image_they_are() -> None:
             assert mine.shape == (8, 1, SIDE, SIDE)
             torch.testing.assert_close(mine, theirs, msg=method)
     assert as_tokens.settings["reshape_transform"] == "as_image"
-
-
-def test_recommended_maps_are_those_of_unicam_itself() -> None:
-    found = compared("tokens", "UniCAM, recommended", reshape_transform=as_image)
-    student, base = Both(1), Both(2)
-    unicam = UniCAM.recommended(
-        student, student.tokens, base, reference=REFERENCE, reshape_transform=as_image
-    )
-    maps = found.maps["student"]["tokens"]["UniCAM, recommended"]
-    for mine, expected in zip(maps, unicam.attribute_all(images(24)[:8]), strict=True):
-        torch.testing.assert_close(mine, expected)
-        assert mine.max() > 0
 
 
 def test_what_maps_keep_is_scored() -> None:

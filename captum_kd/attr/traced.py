@@ -43,9 +43,9 @@ class TracedFeatures(NamedTuple):
         means: channel means of the reference at the explained layers; None without a reference.
     """
 
-    layers: list[Tensor]
+    layers: list[Any]
     features: list[Tensor]
-    reshape: Callable[[Tensor], Tensor]
+    reshape: Callable[[Any], Tensor]
     output: Any
     role: str
     names: list[str]
@@ -95,7 +95,7 @@ class TracedFeatures(NamedTuple):
         Raises:
             ValueError: The output is not ``(n, num_classes)`` or does not depend on an explained layer.
         """
-        count = len(self.layers[0])
+        count = len(self.reshape(self.layers[0]))
         if not has_class_scores(self.output) or len(self.output) != count:
             given = (
                 tuple(self.output.shape) if isinstance(self.output, Tensor) else type(self.output).__name__
@@ -114,7 +114,7 @@ class TracedFeatures(NamedTuple):
         return self._at_layers(gradients, channel, alone)
 
     def _at_layers(
-        self, gradients: Sequence[Tensor | None], channel: bool, otherwise: str
+        self, gradients: Sequence[Any], channel: bool, otherwise: str
     ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
         """Weights, activations and means of the explained layers, from gradients with respect to them."""
         result = []
@@ -154,9 +154,16 @@ def trace_features(
     given = dict(zip(modules, found, strict=True))
     names = [describe_layer(forward_func, layer, role) for layer in layers]
 
-    def reshape(value: Tensor) -> Tensor:
+    def reshape(value: Any) -> Tensor:
         return value if reshape_transform is None else reshape_transform(value)
 
+    for layer, value in given.items():
+        if reshape_transform is None and not isinstance(value, Tensor):
+            raise TypeError(
+                f"{describe_layer(forward_func, layer, role)} gives {type(value).__name__}, but one floating "
+                "point tensor is needed for gradients at it. Pass a reshape_transform that picks it, for "
+                "instance reshape_transform=lambda output: output[0]."
+            )
     with torch.inference_mode(False), torch.enable_grad():
         features = [reshape(given[layer]) for layer in feature_layers]
     for layer, value in zip(feature_layers, features, strict=True):

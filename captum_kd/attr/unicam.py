@@ -181,8 +181,7 @@ class UniCAM(PairAttribution):
         Both models must return class scores; pass ``class_evidence=False`` where they do not. The features
         are those of :func:`captum_kd.layers.deep_layers`. Where these are not known, and with a
         ``reshape_transform``, they are those of the explained layers themselves, which points less well in
-        early layers: name better ones with ``feature_layer``. With a ``reshape_transform`` there is no class
-        evidence either, unless you ask for it: it needs layers that give one tensor.
+        early layers: name better ones with ``feature_layer``.
 
         Args:
             forward_func: As in the constructor.
@@ -194,8 +193,7 @@ class UniCAM(PairAttribution):
         Returns:
             A :class:`UniCAM` with ``objective="uniqueness"``, ``pool=1``, ``center=True``,
             ``combine="elementwise"``, ``contrast=True``, ``class_evidence=True`` (unless ``contrast`` is
-            False or there is a ``reshape_transform``) and, where they are known, deep layers as
-            ``feature_layer``.
+            False) and, where they are known, deep layers as ``feature_layer``.
 
         Example:
             >>> import torchvision
@@ -210,7 +208,7 @@ class UniCAM(PairAttribution):
             "center": True,
             "combine": "elementwise",
             "contrast": True,
-            "class_evidence": options.get("contrast", True) and options.get("reshape_transform") is None,
+            "class_evidence": options.get("contrast", True),
         }
         if "feature_layer" not in options and options.get("reshape_transform") is None:
             settings |= _feature_layers(forward_func, base_model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -316,3 +317,45 @@ def test_errors() -> None:
         UniCAM(twice, twice[0], twice, feature_layer=twice[1], objective="uniqueness").attribute(
             torch.randn(4, 3, 8, 8)
         )
+
+
+class Several(nn.Module):
+    """Its middle layer gives what `keep` makes of the activations; `take` finds them in it."""
+
+    def __init__(self, stages: Stages, keep: Any, take: Any) -> None:
+        super().__init__()
+        self.stages, self.take = stages, take
+        self.middle = nn.Identity()
+        self.middle.forward = keep
+        self.later = nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.take(self.middle(self.stages.second(self.stages.first(inputs).relu())))
+        scores: Tensor = self.later(self.stages.third(hidden.relu())).mean(dim=(2, 3))
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("keep", "take"),
+    [
+        (lambda x: (x, x.detach().square()), lambda given: given[0]),
+        (
+            lambda x: {"mask": torch.ones(3, dtype=torch.bool), "hidden": [x]},
+            lambda given: given["hidden"][0],
+        ),
+    ],
+    ids=["tuple", "dictionary"],
+)
+def test_recommended_maps_of_a_layer_with_several_outputs(keep: Any, take: Any) -> None:
+    student, base = pair()
+    ours, theirs = (Several(stages, keep, take) for stages in (student, base))
+    plain = [Several(stages, lambda x: x, lambda x: x) for stages in (student, base)]
+    expected = UniCAM.recommended(plain[0], plain[0].middle, plain[1], feature_layer=plain[0].later)
+    # It is applied to the feature layer, too.
+    several = UniCAM.recommended(
+        *(ours, ours.middle, theirs),
+        feature_layer=ours.later,
+        reshape_transform=lambda given: given if isinstance(given, Tensor) else take(given),
+    )
+    assert several.class_evidence
+    torch.testing.assert_close(several.attribute(images()), expected.attribute(images()))
