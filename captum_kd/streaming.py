@@ -171,8 +171,8 @@ def layer_features(explained: ModelLayers, images: Tensor, pool: int) -> tuple[l
         if activations.dim() not in (2, 4):
             raise ValueError(
                 f"{describe_layer(model, layer, role)} gives activations of shape "
-                f"{tuple(activations.shape)}, but (n, c) or (n, c, h, w) is needed. Pass a "
-                "reshape_transform that makes that of them."
+                f"{tuple(activations.shape)}, but (n, c) or (n, c, h, w) is needed. For "
+                "tokens pass reshape_transform=captum_kd.tokens.tokens_to_image, or one of your own."
             )
     features = [pool_activations(a, pool).flatten(1) for a in captured.activations]
     return features, [a.dim() for a in captured.activations], captured.output

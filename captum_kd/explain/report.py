@@ -13,14 +13,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from captum_kd.capture import ReshapeTransform, capture
 from captum_kd.compare import compare
 from captum_kd.comparison import Comparison
 from captum_kd.explain.subject import Subject
 from captum_kd.files import write_whole
+from captum_kd.layers import find_layer
 from captum_kd.report.page import png
 from captum_kd.streaming import SMALLEST_REFERENCE, SMALLEST_SCORED
+from captum_kd.tokens import channels_last, tokens_to_image
 
 CACHE = ".features"
+OF_TOKENS = (
+    "The layers give tokens. They are laid out as a square image, in the order in which they come; class "
+    "tokens and registers, which come before them, are left out."
+)
 
 
 class Loading(NamedTuple):
@@ -63,6 +70,8 @@ def compare_subject(
             "reference of the maps. Hundreds make narrow intervals."
         )
     indices = range(count)
+    held_out = list(_loader(subject.images.dataset, indices[:first], loading))
+    reshape_transform = _reshape_transform(subject, held_out[0][0][:1].to(loading.device))
     comparison = compare(
         subject.students,
         subject.base,
@@ -72,7 +81,8 @@ def compare_subject(
         teacher=subject.teacher,
         teacher_layers=subject.teacher_layers,
         label_embeddings=subject.label_embeddings,
-        reference=list(_loader(subject.images.dataset, indices[:first], loading)),
+        reference=held_out,
+        reshape_transform=reshape_transform,
         device=loading.device,
         cache=cache,
         **options,
@@ -84,7 +94,7 @@ def compare_subject(
         "image_names": subject.images.names[first : first + len(comparison.images)],
         "data": subject.images.name,
         "skipped": subject.images.skipped,
-        "notes": list(subject.notes),
+        "notes": [*subject.notes, *([] if reshape_transform is None else [OF_TOKENS])],
     }
     return dataclasses.replace(comparison, settings=settings)
 
@@ -113,6 +123,22 @@ def write_report(comparison: Comparison, out: Path) -> Path:
             figure, _ = comparison.plot_maps(layer, student)
             _write_figure(figures, ["maps", student, layer], figure)
     return out / "report.html"
+
+
+def _reshape_transform(subject: Subject, image: Tensor) -> ReshapeTransform | None:
+    """What makes images of tokens, if any layer gives them."""
+    layers = subject.layers
+    pairs = [(model, layers) for model in subject.students.values()]
+    pairs.append((subject.base, subject.base_layers or layers))
+    if subject.teacher is not None:
+        pairs.append((subject.teacher, subject.teacher_layers or layers))
+    for model, names in pairs:
+        modules = [find_layer(model, name) for name in names]
+        # As they come, without the warning that some look like tokens.
+        given = capture(model, modules, image, reshape_transform=lambda value: value).activations
+        if any(value.dim() == 3 or channels_last(value) for value in given):
+            return tokens_to_image
+    return None
 
 
 def _write_figure(folder: Path, words: Sequence[str], figure: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from click.testing import CliRunner, Result
 from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn.functional import one_hot
 from torchvision.utils import save_image
@@ -284,3 +285,32 @@ def test_images_of_a_size_that_the_model_refuses(folder: Path, tmp_path: Path) -
     own = {"student": tmp_path / "student.pt", "base": tmp_path / "base.pt", "layer": "fc"}
     result = run(*arguments(folder, tmp_path / "out", **own, architecture=f"{__name__}:Demanding"))
     assert "--image-size: Demanding fails on 3 x 56 x 56 pixels: " in result.output
+
+
+def tiny_transformer(num_classes: int = 10) -> nn.Module:
+    return VisionTransformer(
+        img_size=56, patch_size=14, embed_dim=12, depth=2, num_heads=2, num_classes=num_classes
+    )
+
+
+def test_tokens_of_a_transformer_are_laid_out(folder: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate(("student", "base")):
+        torch.manual_seed(seed)
+        torch.save(tiny_transformer().state_dict(), tmp_path / f"{name}.pt")
+    options = {"student": tmp_path / "student.pt", "base": tmp_path / "base.pt", "limit": 40}
+    architecture = {"architecture": "tests.explain.test_own:tiny_transformer", "layer": None}
+    result = run(*arguments(folder, tmp_path / "report", **options, **architecture))
+    assert result.exit_code == 0, result.output
+    comparison = Comparison.load(tmp_path / "report" / "comparison.safetensors")
+    assert comparison.settings["reshape_transform"] == "tokens_to_image"
+    assert "The layers give tokens" in (tmp_path / "report" / "report.html").read_text()
+    assert list(comparison.maps["student"]) == ["blocks.0", "blocks.1"]
+    for maps in comparison.maps["student"]["blocks.0"].values():
+        for map_ in maps:
+            assert map_.shape == (2, 1, 4, 4)
+            assert map_.abs().max() > 0
+
+
+def test_models_without_tokens_are_not_reshaped(explained: tuple[Path, str]) -> None:
+    settings = json.loads((explained[0] / "scores.json").read_text())["settings"]
+    assert settings["reshape_transform"] is None

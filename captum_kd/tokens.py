@@ -1,0 +1,48 @@
+"""Laying out the tokens of transformers as an image."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def tokens_to_image(value: Tensor) -> Tensor:
+    """A ``reshape_transform`` for vision transformers and mixed models, for square images.
+
+    Of tokens ``(n, t, c)`` the last ones are taken, as many as fill the largest square: what comes before
+    (class token, distillation token, registers) is left out. Channels that come last, as in Swin
+    transformers, are put first. What is ``(n, c, h, w)`` already stays as it is.
+
+    Args:
+        value: What a layer gives: ``(n, t, c)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
+
+    Returns:
+        Shape ``(n, c, h, w)``, with ``h`` and ``w`` equal where tokens were given.
+
+    Raises:
+        ValueError: Other shapes.
+
+    Example:
+        >>> import torch
+        >>> tokens_to_image(torch.zeros(2, 1 + 14 * 14, 192)).shape     # DeiT
+        torch.Size([2, 192, 14, 14])
+        >>> tokens_to_image(torch.zeros(2, 7, 7, 768)).shape            # Swin
+        torch.Size([2, 768, 7, 7])
+    """
+    if value.dim() == 3:
+        side = math.isqrt(value.shape[1])
+        value = value[:, -side * side :].unflatten(1, (side, side))
+    elif value.dim() != 4:
+        raise ValueError(f"Tokens (n, t, c) or (n, h, w, c) are needed, got shape {tuple(value.shape)}.")
+    elif not channels_last(value):
+        return value
+    return value.movedim(-1, 1)
+
+
+def channels_last(activations: Tensor) -> bool:
+    """Whether activations of square images seem to be ``(n, h, w, c)`` rather than ``(n, c, h, w)``."""
+    if activations.dim() != 4:
+        return False
+    _, first, second, third = activations.shape
+    return first == second != third
