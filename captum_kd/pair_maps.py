@@ -7,15 +7,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from captum.attr import LayerAttribution, LayerGradCam, LayerGradientXActivation
+from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
 from captum_kd.attr import UniCAM
 from captum_kd.capture import ReshapeTransform
+from captum_kd.gradient_maps import captum_maps, grad_cam, gradient_x_activation
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.targets import class_indices
-from captum_kd.trace import layer_gradients, trace
 
 # One model's maps (n, c, h, w) of a layer for the given classes; channels are summed. What makes activations
 # of what the layer gives follows as a fifth argument where there is one.
@@ -111,32 +110,6 @@ def resolve_methods(methods: Any) -> dict[str, MapMethod]:
                 "methods={'integrated gradients': LayerIntegratedGradients}."
             )
     return {name: _resolve(name, name) for name in methods}
-
-
-def grad_cam(
-    model: nn.Module,
-    layer: nn.Module,
-    images: Tensor,
-    classes: Tensor,
-    reshape_transform: ReshapeTransform | None = None,
-) -> Tensor:
-    """Captum's LayerGradCam with ReLU."""
-    if reshape_transform is not None:
-        return _grad_cam_of_reshaped(model, layer, images, classes, reshape_transform)
-    maps: Tensor = LayerGradCam(model, layer).attribute(images, classes, relu_attributions=True)
-    return maps
-
-
-def gradient_x_activation(
-    model: nn.Module,
-    layer: nn.Module,
-    images: Tensor,
-    classes: Tensor,
-    reshape_transform: ReshapeTransform | None = None,
-) -> Tensor:
-    """Captum's LayerGradientXActivation, summed over channels (HiResCAM), with ReLU."""
-    maps = _captum_maps(LayerGradientXActivation, model, layer, images, classes, reshape_transform)
-    return maps.sum(1, keepdim=True).relu()
 
 
 def unicam(pair: Pair, images: Tensor, labels: Tensor, **options: Any) -> list[TwoMaps]:
@@ -255,25 +228,8 @@ def _resolve(method: Any, name: Any) -> MapMethod:
             f"methods: {name!r} must be a valid name, a Captum LayerAttribution class or a function "
             f"(model, layer, images, classes) -> maps; got {method!r}."
         )
-    function = partial(_captum_maps if captum_class else _users_maps, method)
+    function = partial(captum_maps if captum_class else _users_maps, method)
     return MapMethod(MODEL_SIDES, partial(both_models, function=function))
-
-
-def _captum_maps(
-    method: Callable[..., Any],
-    model: nn.Module,
-    layer: nn.Module,
-    images: Tensor,
-    classes: Tensor,
-    reshape_transform: ReshapeTransform | None = None,
-) -> Tensor:
-    if reshape_transform is not None and isinstance(method, type) and issubclass(method, LayerGradCam):
-        raise ValueError(
-            f"{method.__name__} takes the second dimension of tokens for channels. Name 'Grad-CAM' instead, "
-            "which knows the reshape_transform."
-        )
-    maps: Tensor = method(model, layer).attribute(images, target=classes)
-    return maps if reshape_transform is None else reshape_transform(maps)
 
 
 def _users_maps(
@@ -286,23 +242,6 @@ def _users_maps(
 ) -> Tensor:
     """What the user's function gives, which has to know about the layer's shape itself."""
     return method(model, layer, images, classes)
-
-
-def _grad_cam_of_reshaped(
-    model: nn.Module,
-    layer: nn.Module,
-    images: Tensor,
-    classes: Tensor,
-    reshape_transform: ReshapeTransform,
-) -> Tensor:
-    """Grad-CAM of tokens: Captum's takes their second dimension for channels."""
-    (given,), output = trace(model, [layer], images)
-    of_class = F.one_hot(classes, output.shape[1]).to(output)
-    (gradient,) = layer_gradients([given], [output], [of_class])
-    if gradient is None:
-        raise ValueError("The model's output does not depend on the layer, so it has no Grad-CAM.")
-    weights = reshape_transform(gradient).mean(dim=(2, 3), keepdim=True)
-    return (weights * reshape_transform(given)).sum(dim=1, keepdim=True).relu()
 
 
 def _model_maps(

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from captum_kd import compare
 from captum_kd.demo.assets import FASHION_MNIST_CLASSES, load_demo_images, load_demo_models
 from captum_kd.demo.planted_cue import normalise
+from captum_kd.gradient_maps import grad_cam
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.pair_maps import grad_cam
 from captum_kd.report.page import png
 from captum_kd.visualization import plot_curves, plot_models
 

@@ -7,6 +7,7 @@ from functools import partial
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor, nn
 
+from captum_kd.gradient_maps import grad_cam, gradient_x_activation
 from captum_kd.pair_maps import (
     METHODS,
     UNIQUE_SIDES,
@@ -14,8 +15,6 @@ from captum_kd.pair_maps import (
     Pair,
     TwoMaps,
     difference,
-    grad_cam,
-    gradient_x_activation,
     recommended,
 )
 
