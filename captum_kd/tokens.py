@@ -6,6 +6,9 @@ import math
 
 from torch import Tensor
 
+# More than any architecture puts before the positions: tokens of images that are not square.
+_MOST_OTHERS = 16
+
 
 def tokens_to_image(value: Tensor) -> Tensor:
     """A ``reshape_transform`` for vision transformers and mixed models, for square images.
@@ -21,7 +24,7 @@ def tokens_to_image(value: Tensor) -> Tensor:
         Shape ``(n, c, h, w)``, with ``h`` and ``w`` equal where tokens were given.
 
     Raises:
-        ValueError: Other shapes.
+        ValueError: Other shapes, or a number of tokens that is far from a square.
 
     Example:
         >>> import torch
@@ -32,6 +35,12 @@ def tokens_to_image(value: Tensor) -> Tensor:
     """
     if value.dim() == 3:
         side = math.isqrt(value.shape[1])
+        others = value.shape[1] - side * side
+        if others > _MOST_OTHERS:
+            raise ValueError(
+                f"{value.shape[1]} tokens are {side} x {side} positions and {others} others, so the images "
+                "do not seem to be square. Pass a reshape_transform of your own, which knows the grid."
+            )
         value = value[:, -side * side :].unflatten(1, (side, side))
     elif value.dim() != 4:
         raise ValueError(f"Tokens (n, t, c) or (n, h, w, c) are needed, got shape {tuple(value.shape)}.")

@@ -44,6 +44,10 @@ def test_tokens_are_in_the_order_of_positions() -> None:
 def test_shapes_that_are_no_tokens() -> None:
     with pytest.raises(ValueError, match=r"are needed, got shape \(2, 3\)"):
         tokens_to_image(torch.zeros(2, 3))
+    with pytest.raises(
+        ValueError, match=r"98 tokens are 9 x 9 positions and 17 others.* not seem to be square"
+    ):
+        tokens_to_image(torch.zeros(2, 14 * 7, 5))
     assert not channels_last(torch.zeros(2, 4, 4, 4))
     assert not channels_last(torch.zeros(2, 8, 4, 4))
     assert not channels_last(torch.zeros(2, 16, 8))
