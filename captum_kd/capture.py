@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_kd.layers import describe_layer
-from captum_kd.tokens import channels_last
+from captum_kd.tokens import warn_of_channels_last
 
 ReshapeTransform = Callable[[Any], Tensor]
 
@@ -95,13 +94,8 @@ def capture(
                 f"{label} gives activations of shape {tuple(value.shape)} for {count} samples; dimension 0 "
                 "must be the samples. Pass a reshape_transform that moves them there."
             )
-        if reshape_transform is None and channels_last(value):
-            warnings.warn(
-                f"{label} gives activations of shape {tuple(value.shape)}, which are taken as (n, c, h, w) "
-                "but look like (n, h, w, c). If they are, pass "
-                "reshape_transform=captum_kd.tokens.tokens_to_image.",
-                stacklevel=2,
-            )
+        if reshape_transform is None:
+            warn_of_channels_last(label, value)
         # The sum is a quick test; only where it overflows or fails does every value have to be looked at.
         if not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
             raise ValueError(

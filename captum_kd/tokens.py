@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 from torch import Tensor
 
@@ -55,3 +56,14 @@ def channels_last(activations: Tensor) -> bool:
         return False
     _, first, second, third = activations.shape
     return first == second != third
+
+
+def warn_of_channels_last(label: str, activations: Tensor) -> None:
+    """Warn where activations that are taken as ``(n, c, h, w)`` seem to be something else."""
+    if channels_last(activations):
+        warnings.warn(
+            f"{label} gives activations of shape {tuple(activations.shape)}, which are taken as (n, c, h, w) "
+            "but look like (n, h, w, c). If they are, pass "
+            "reshape_transform=captum_kd.tokens.tokens_to_image.",
+            stacklevel=3,
+        )

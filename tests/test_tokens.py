@@ -62,5 +62,9 @@ def test_channels_that_come_last_are_pointed_out() -> None:
     images = torch.randn(5, 3, 8, 8)
     with pytest.warns(UserWarning, match=r"Layer '1' .* \(5, 6, 6, 8\).* look like \(n, h, w, c\)"):
         capture(model, [layer], images)
+    with pytest.warns(
+        UserWarning, match=r"Layer '1' of the (student|base model) .* look like \(n, h, w, c\)"
+    ):
+        UniCAM.recommended(model, layer, model).attribute(images)
     maps = UniCAM(model, layer, model, reshape_transform=tokens_to_image).attribute(images)
     assert maps.shape == (5, 1, 6, 6)

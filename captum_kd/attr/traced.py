@@ -14,6 +14,7 @@ from captum_kd.functional import cam
 from captum_kd.functional.cam import Distances
 from captum_kd.layers import describe_layer
 from captum_kd.targets import class_indices, has_class_scores
+from captum_kd.tokens import warn_of_channels_last
 from captum_kd.trace import layer_gradients, trace
 
 
@@ -158,12 +159,16 @@ def trace_features(
         return value if reshape_transform is None else reshape_transform(value)
 
     for layer, value in given.items():
-        if reshape_transform is None and not isinstance(value, Tensor):
+        if reshape_transform is not None:
+            continue
+        name = describe_layer(forward_func, layer, role)
+        if not isinstance(value, Tensor):
             raise TypeError(
-                f"{describe_layer(forward_func, layer, role)} gives {type(value).__name__}, but one floating "
-                "point tensor is needed for gradients at it. Pass a reshape_transform that picks it, for "
-                "instance reshape_transform=lambda output: output[0]."
+                f"{name} gives {type(value).__name__}, but one floating point tensor is needed for gradients "
+                "at it. Pass a reshape_transform that picks it, for instance "
+                "reshape_transform=lambda output: output[0]."
             )
+        warn_of_channels_last(name, value)
     with torch.inference_mode(False), torch.enable_grad():
         features = [reshape(given[layer]) for layer in feature_layers]
     for layer, value in zip(feature_layers, features, strict=True):

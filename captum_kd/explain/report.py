@@ -25,9 +25,9 @@ from captum_kd.tokens import channels_last, tokens_to_image
 
 CACHE = ".features"
 OF_TOKENS = (
-    "The layers give tokens. They are laid out as a square image, in the order in which they come; class "
-    "tokens and registers, which come before them, are left out. How far maps of transformers can be "
-    "believed has not been measured."
+    "The layers give tokens (images, tokens, channels). They are laid out as a square image, in the order in "
+    "which they come; class tokens and registers, which come before them, are left out. How far maps of "
+    "transformers can be believed has not been measured."
 )
 
 
