@@ -26,7 +26,7 @@ docs: $(VENV)/.installed-docs
 	@echo "The pages are in docs/_build/html; index.html is the first."
 
 benchmark: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/unicam_cost.py
+	$(BIN)/python scripts/unicam_cost.py
 
 clean:
 	rm -rf $(VENV) docs/_build docs/tutorials

@@ -1,8 +1,8 @@
 """Explain what knowledge distillation changed in a model: a Captum plugin."""
 
+from captum_kd._version import __version__ as __version__
 from captum_kd.attr import UniCAM, UniqueAttributions
-from captum_kd.compare import compare
-from captum_kd.comparison import Comparison
+from captum_kd.comparison import Comparison, compare
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.metrics import (
     BatchScores,
@@ -11,8 +11,6 @@ from captum_kd.metrics import (
     feature_similarity_score,
     relevance_score,
 )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BatchScores",

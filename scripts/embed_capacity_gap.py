@@ -10,7 +10,7 @@
     python scripts/embed_capacity_gap.py planted-cue planted-cue-assistant \\
       fashion-mnist fashion-mnist-assistant
 
-Writes to the package's data folder ``capacity_gap.safetensors``, the planted-cue models (the base model, the
+Writes to the tutorials' data folder ``capacity_gap.safetensors``, the planted-cue models (the base model, the
 student with and without assistant of each fold, one teacher), and ``capacity_gap.json``: the records of all
 four runs, and how far the rounded models are from those that were trained.
 """
@@ -23,19 +23,18 @@ from typing import Any
 
 import click
 import torch
+from capacity_gap import FOLDS, TEACHER_FOLDS, WIDTHS, restored, rounded
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import captum_kd
-from captum_kd.demo.assets import FASHION_MNIST_CLASSES, load_demo_images
-from captum_kd.demo.capacity_gap import FOLDS, TEACHER_FOLDS, WIDTHS, restored, rounded
-from captum_kd.demo.networks import small_resnet
-from captum_kd.demo.planted_cue import normalise
+from captum_kd.comparison.features import ModelLayers, layer_features
+from captum_kd.datasets.demo_pair import FASHION_MNIST_CLASSES, load_demo_images
+from captum_kd.datasets.planted_cue import normalise
 from captum_kd.distill.run_folder import read_run
 from captum_kd.functional import distance_correlation
-from captum_kd.streaming import ModelLayers, layer_features
+from captum_kd.models.small import small_resnet
 
-OUTPUT = Path(captum_kd.__file__).parent / "demo" / "data"
+OUTPUT = Path(__file__).parent.parent / "tutorials" / "data"
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 TECHNIQUE = "response"
 

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import captum_kd
-from captum_kd.demo.assets import DEMO_STAGES, FASHION_MNIST_CLASSES
+from captum_kd.datasets.demo_pair import DEMO_STAGES, FASHION_MNIST_CLASSES
+from captum_kd.datasets.in_memory import read_fashion_mnist
 from captum_kd.distill.run_folder import read_run
-from captum_kd.distill.tensor_images import read_fashion_mnist
 
-OUTPUT = Path(captum_kd.__file__).parent / "demo" / "data"
+OUTPUT = Path(captum_kd.__file__).parent / "datasets" / "data"
 EMBEDDED_ITEMS = 512
 SEED = 0
 

@@ -12,9 +12,9 @@ import click
 from matplotlib.figure import Figure
 
 from captum_kd import compare
-from captum_kd.demo.assets import FASHION_MNIST_CLASSES, load_demo_images, load_demo_models
-from captum_kd.demo.planted_cue import normalise
-from captum_kd.gradient_maps import grad_cam
+from captum_kd.attr.gradient_maps import grad_cam
+from captum_kd.datasets.demo_pair import FASHION_MNIST_CLASSES, load_demo_images, load_demo_models
+from captum_kd.datasets.planted_cue import normalise
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.report.page import png
 from captum_kd.visualization import plot_curves, plot_models

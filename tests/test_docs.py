@@ -15,7 +15,7 @@ from typing import Any
 import click
 import pytest
 
-from captum_kd.cli import main
+from captum_kd.cli.main import main
 from captum_kd.metrics import Score
 from captum_kd.report.tables import score_cell
 

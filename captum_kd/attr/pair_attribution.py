@@ -9,13 +9,13 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
+from captum_kd.attr.deep_features import trace_features
 from captum_kd.attr.reference import read_reference
 from captum_kd.attr.samples import ModelReference, ModelSamples, model_reference, model_samples
-from captum_kd.attr.traced import trace_features
-from captum_kd.capture import ReshapeTransform, capture, weights_version
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.layers import Layers, pair_layers
-from captum_kd.targets import class_indices, has_class_scores
+from captum_kd.models.activations import ReshapeTransform, capture, weights_version
+from captum_kd.models.layers import Layers, pair_layers
+from captum_kd.models.targets import class_indices, has_class_scores
 
 ROLES = ("student", "base model")
 # Whether class labels are needed, used where a model's output or the caller gives them, or ignored.

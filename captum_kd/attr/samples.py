@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_kd.attr.traced import LayerSamples, TracedFeatures
+from captum_kd.attr.deep_features import LayerSamples, TracedFeatures
 from captum_kd.functional.cam import Distances, channel_mean, pool_activations
 from captum_kd.functional.distance import pairwise_distances
 from captum_kd.labels import LabelEmbeddings, embedding_rows

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from captum_kd.attr.pair_attribution import LabelUse, PairAttribution
 from captum_kd.attr.samples import LayerSamples, ModelSamples
-from captum_kd.capture import ReshapeTransform
 from captum_kd.functional import cam
 from captum_kd.functional.cam import Distances
 from captum_kd.functional.centering import check_sample_count
 from captum_kd.functional.evidence import add_evidence, class_evidence
 from captum_kd.functional.objectives import IGNORE_LABELS, OBJECTIVES, Objective, relevance
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.layers import Layers, deep_layers
+from captum_kd.models.activations import ReshapeTransform
+from captum_kd.models.layers import Layers, deep_layers
 
 Features = Literal["distilled", "residual"]
 Combine = Literal["channel", "elementwise"]
@@ -179,7 +179,7 @@ class UniCAM(PairAttribution):
         negative where the base model has more.
 
         Both models must return class scores; pass ``class_evidence=False`` where they do not. The features
-        are those of :func:`captum_kd.layers.deep_layers`. Where these are not known, and with a
+        are those of :func:`captum_kd.models.layers.deep_layers`. Where these are not known, and with a
         ``reshape_transform``, they are those of the explained layers themselves, which points less well in
         early layers: name better ones with ``feature_layer``.
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_kd.demo.assets import DemoModels, load_demo_images, load_demo_models
-from captum_kd.demo.planted_cue import PlantedCues, normalise
+from captum_kd.attr.methods import METHODS, Pair, TwoMaps, maps_in_batches, upsample
+from captum_kd.comparison.features import Batch, ModelLayers, stream
+from captum_kd.comparison.scores import BASE, KEPT_BY, RANDOMLY_KEPT_BY, KeptFeatures, score_rows
+from captum_kd.datasets.demo_pair import DemoModels, load_demo_images, load_demo_models
+from captum_kd.datasets.planted_cue import PlantedCues, normalise
 from captum_kd.labels import embedding_rows
-from captum_kd.localization import perfect_maps, random_maps, score_sides
 from captum_kd.metrics import Score, score_with_statistics
-from captum_kd.pair_maps import METHODS, Pair, TwoMaps, maps_in_batches, upsample
-from captum_kd.score_rows import BASE, KEPT_BY, RANDOMLY_KEPT_BY, KeptFeatures, score_rows
-from captum_kd.streaming import Batch, ModelLayers, stream
+from captum_kd.metrics.localization import perfect_maps, random_maps, score_sides
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 KEPT_SHARE = 0.2

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
-import captum
-import torch
 from matplotlib.figure import Figure
 
-import captum_kd
-from captum_kd.demo.assets import FASHION_MNIST_CLASSES
+from captum_kd._version import versions
+from captum_kd.attr.methods import METHODS, maps_in_batches, upsample
+from captum_kd.datasets.demo_pair import FASHION_MNIST_CLASSES
+from captum_kd.datasets.planted_cue import CUE_AGREEMENT
 from captum_kd.demo.experiment import (
     COMPARED,
     KEPT_SHARE,
@@ -24,9 +23,7 @@ from captum_kd.demo.experiment import (
     Localisation,
     ScoreRow,
 )
-from captum_kd.demo.planted_cue import CUE_AGREEMENT
-from captum_kd.localization import PARTS
-from captum_kd.pair_maps import METHODS, maps_in_batches, upsample
+from captum_kd.metrics.localization import PARTS
 from captum_kd.report.page import png, render_page
 from captum_kd.report.tables import Cell, Table, score_cell
 from captum_kd.visualization import Outline, plot_intervals, plot_maps
@@ -221,16 +218,6 @@ def records(experiment: Experiment) -> dict[str, Any]:
         "localisation": [row._asdict() for row in experiment.localisation],
         "scores": [_flat(row) for row in experiment.scores],
         "kept": [_flat(row) for row in experiment.kept],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {
-        "captum-kd": captum_kd.__version__,
-        "captum": captum.__version__,
-        "torch": torch.__version__,
-        "Python": platform.python_version(),
     }
 
 

@@ -3,9 +3,9 @@
 The losses need PyTorch alone; the recipe needs the extra ``distill`` (Lightning, scikit-learn, timm).
 """
 
+from captum_kd.distill.features import last_batch_norm, run_with_features
 from captum_kd.distill.losses import AttentionLoss, ResponseLoss, attention_map
 from captum_kd.distill.overhaul import OverhaulLoss, margin_relu, partial_l2, relu_margins
-from captum_kd.distill.taps import last_batch_norm, run_with_features
 
 __all__ = [
     "AttentionLoss",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captum_kd.distill.features import last_batch_norm, run_with_features
 from captum_kd.distill.losses import AttentionLoss, ResponseLoss
 from captum_kd.distill.overhaul import OverhaulLoss, relu_margins
-from captum_kd.distill.taps import last_batch_norm, run_with_features
 
 Technique = Literal["response", "attention", "overhaul"]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
@@ -40,7 +40,7 @@ class Guidance(nn.Module):
 
     Example:
         >>> import torch
-        >>> from captum_kd.demo.networks import small_resnet
+        >>> from captum_kd.models.small import small_resnet
         >>> student, teacher, images = small_resnet(4), small_resnet(8), torch.randn(4, 3, 32, 32)
         >>> layers = ["layer3", "layer4"]
         >>> guidance = Guidance("attention", student, teacher, layers, layers, images)

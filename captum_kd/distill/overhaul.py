@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from captum_kd.distill.features import BATCH_NORMS
 from captum_kd.distill.losses import at_least_float32, check_lengths
-from captum_kd.distill.taps import BATCH_NORMS
 
 _RARELY_NEGATIVE = 0.001
 
@@ -42,7 +42,7 @@ def relu_margins(batch_norm: nn.Module) -> Tensor:
     if not isinstance(batch_norm, BATCH_NORMS):
         raise TypeError(
             f"batch_norm must be a BatchNorm, got {type(batch_norm).__name__}. "
-            "captum_kd.distill.taps.last_batch_norm(model, layer) finds that of a layer."
+            "captum_kd.distill.features.last_batch_norm(model, layer) finds that of a layer."
         )
     weight, bias = batch_norm.weight, batch_norm.bias
     if weight is None or bias is None:  # affine=False: standard normal channels

@@ -13,11 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from captum_kd.architectures import build_classifier, default_layers
-from captum_kd.checkpoints import load_weights
-from captum_kd.distill.data import class_splits, load_data
+from captum_kd.datasets.dataset import ImageData
+from captum_kd.datasets.load import class_splits, load_data
 from captum_kd.distill.guidance import TECHNIQUES, Guidance, Technique
-from captum_kd.distill.image_data import ImageData
 from captum_kd.distill.run_folder import (
     SPLITS_FILE,
     check_same_run,
@@ -27,6 +25,8 @@ from captum_kd.distill.run_folder import (
     write_run,
 )
 from captum_kd.distill.training import TrainingSettings, predictions, train_classifier
+from captum_kd.models.architectures import build_classifier, default_layers
+from captum_kd.models.checkpoints import load_weights
 
 _EXAMPLES = 4
 

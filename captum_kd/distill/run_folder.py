@@ -15,21 +15,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import captum
-import lightning
-import torch
-import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-import captum_kd
-from captum_kd.distill.image_data import ImageData
+from captum_kd._version import versions
+from captum_kd.atomic import write_whole
+from captum_kd.datasets.dataset import ImageData
 from captum_kd.distill.training import RESUME_FILE
-from captum_kd.files import write_whole
 from captum_kd.report.page import png
 from captum_kd.visualization import plot_curves
 
@@ -122,14 +117,7 @@ def write_run(folder: Path, recipe: Recipe, data: ImageData) -> dict[str, Any]:
     records = [json.loads(path.read_text("utf-8")) for path in found]
     record = {
         "arguments": _arguments(recipe),
-        "versions": {
-            "captum-kd": captum_kd.__version__,
-            "captum": captum.__version__,
-            "lightning": lightning.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        },
+        "versions": versions("lightning", "torchvision"),
         "data": {
             "name": data.name,
             "class_names": list(data.class_names),

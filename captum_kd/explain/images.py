@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from captum_kd.image_files import class_folders, image_paths, read_rgb
+from captum_kd.datasets.image_files import class_folders, image_paths, read_rgb
 
 CHECKED_AT_ONCE = 64
 
@@ -105,7 +105,7 @@ def find_images(
 
     Example:
         >>> import tempfile
-        >>> from captum_kd.image_files import evaluation_crop
+        >>> from captum_kd.datasets.image_files import evaluation_crop
         >>> folder = tempfile.TemporaryDirectory()
         >>> for name in ("cat", "dog"):
         ...     Path(folder.name, name).mkdir()

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from captum_kd.capture import ReshapeTransform, capture
-from captum_kd.compare import compare
-from captum_kd.comparison import Comparison
+from captum_kd.atomic import write_whole
+from captum_kd.comparison.compare import compare
+from captum_kd.comparison.features import SMALLEST_REFERENCE, SMALLEST_SCORED
+from captum_kd.comparison.result import Comparison
 from captum_kd.explain.subject import Subject
-from captum_kd.files import write_whole
-from captum_kd.layers import find_layer
+from captum_kd.models.activations import ReshapeTransform, capture
+from captum_kd.models.layers import find_layer
+from captum_kd.models.tokens import channels_last, tokens_to_image
 from captum_kd.report.page import png
-from captum_kd.streaming import SMALLEST_REFERENCE, SMALLEST_SCORED
-from captum_kd.tokens import channels_last, tokens_to_image
 
 CACHE = ".features"
 OF_TOKENS = (

@@ -2,8 +2,8 @@
 
 from captum_kd.metrics.batches import BatchScores
 from captum_kd.metrics.relevance import RelevanceScore, relevance_score
+from captum_kd.metrics.score import Score, score_with_statistics
 from captum_kd.metrics.similarity import FeatureSimilarityScore, feature_similarity_score
-from captum_kd.metrics.statistics import Score, score_with_statistics
 
 __all__ = [
     "BatchScores",

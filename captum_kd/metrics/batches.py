@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from captum_kd.capture import capture
 from captum_kd.functional.cam import pool_activations
 from captum_kd.functional.correlation import Estimator, check_estimator
 from captum_kd.functional.perturbation import road
-from captum_kd.layers import as_layer_list, check_membership
+from captum_kd.models.activations import capture
+from captum_kd.models.layers import as_layer_list, check_membership
 
 PerturbFunc = Callable[[Tensor, Tensor], Tensor]
 MINIMUM_SAMPLES = 4

@@ -24,7 +24,7 @@ from captum_kd.metrics.batches import (
     perturbed,
     score_result,
 )
-from captum_kd.targets import class_indices
+from captum_kd.models.targets import class_indices
 
 
 class RelevanceScore(MeanOverBatches):

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_kd.functional.correlation import Estimator, distance_correlation
-from captum_kd.layers import pair_layers
 from captum_kd.metrics.batches import (
     BatchScores,
     MeanOverBatches,
@@ -19,6 +18,7 @@ from captum_kd.metrics.batches import (
     perturbed,
     score_result,
 )
+from captum_kd.models.layers import pair_layers
 
 
 class FeatureSimilarityScore(MeanOverBatches):

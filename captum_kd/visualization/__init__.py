@@ -16,9 +16,9 @@ blindness.
 """
 
 from captum_kd.visualization.curves import plot_curves
+from captum_kd.visualization.kept import plot_kept
 from captum_kd.visualization.layers import plot_layers
 from captum_kd.visualization.maps import Outline, maps_figure, plot_maps, plot_models
-from captum_kd.visualization.perturbed import plot_kept
 from captum_kd.visualization.scores import plot_intervals, scores_figure
 from captum_kd.visualization.style import (
     POSITIVE_COLOURS,

@@ -10,7 +10,7 @@ from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from captum_kd import UniCAM
-from captum_kd.trace import trace
+from captum_kd.models.gradients import trace
 from tests.attr.test_feature_layers import COUNT, Stages, images, pair
 
 

@@ -14,9 +14,9 @@ from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
 from captum_kd import UniCAM
-from captum_kd.demo.networks import small_resnet
 from captum_kd.functional import pairwise_distances
 from captum_kd.functional.objectives import uniqueness
+from captum_kd.models.small import small_resnet
 
 COUNT = 8
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from captum_kd import UniCAM
-from captum_kd.capture import capture
 from captum_kd.functional import semipartial_distance_correlation, uniqueness
+from captum_kd.models.activations import capture
 from tests.networks import Network, classes, images, pair
 
 

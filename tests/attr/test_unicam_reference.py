@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_kd import UniCAM
-from captum_kd.capture import capture
 from captum_kd.functional import pairwise_distances, semipartial_distance_correlation
+from captum_kd.models.activations import capture
 from tests.networks import classes, images, pair
 
 OPTIONS = [

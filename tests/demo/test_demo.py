@@ -10,7 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from captum_kd.cli import main
+from captum_kd.attr.methods import METHODS
+from captum_kd.cli.main import main
 from captum_kd.demo.experiment import (
     COMPARED,
     LAYERS,
@@ -22,7 +23,6 @@ from captum_kd.demo.experiment import (
     steps,
 )
 from captum_kd.demo.outcome import summary, write_outcome
-from captum_kd.pair_maps import METHODS
 
 
 @pytest.fixture(scope="module")

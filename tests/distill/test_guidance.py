@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from captum_kd.demo.networks import small_resnet
 from captum_kd.distill import losses
+from captum_kd.distill.features import run_with_features
 from captum_kd.distill.guidance import TECHNIQUES, Guidance, Technique
-from captum_kd.distill.taps import run_with_features
+from captum_kd.models.small import small_resnet
 
 LAYERS = ["layer2", "layer3"]
 TARGET = torch.arange(8) % 5

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_kd.demo.networks import small_resnet
+from captum_kd.distill.features import run_with_features
 from captum_kd.distill.losses import AttentionLoss, ResponseLoss, attention_map
-from captum_kd.distill.taps import run_with_features
+from captum_kd.models.small import small_resnet
 
 LAYERS = ["layer1", "layer2", "layer3"]
 

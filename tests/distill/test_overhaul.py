@@ -12,9 +12,9 @@ from scipy import stats
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from captum_kd.demo.networks import small_resnet
+from captum_kd.distill.features import last_batch_norm, run_with_features
 from captum_kd.distill.overhaul import OverhaulLoss, margin_relu, partial_l2, relu_margins
-from captum_kd.distill.taps import last_batch_norm, run_with_features
+from captum_kd.models.small import small_resnet
 
 LAYERS = ["layer1", "layer2", "layer3"]
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file
 
-from captum_kd.cli import main
+from captum_kd.cli.main import main
 from captum_kd.distill import run_folder
 from captum_kd.distill.recipe import Recipe, distil, stages
 from captum_kd.distill.training import TrainingSettings
@@ -146,7 +146,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(pets: Path, tmp_path: Path) -> Non
     ]
     command[command.index("--epochs") + 1] = "6"
     assert run(*command, "--out", str(tmp_path / "whole")).exit_code == 0
-    program = [sys.executable, "-c", "from captum_kd.cli import main; main()"]
+    program = [sys.executable, "-c", "from captum_kd.cli.main import main; main()"]
     process = subprocess.Popen(
         [*program, *command, "--out", str(tmp_path / "cut")], stdout=subprocess.DEVNULL
     )

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from captum_kd.demo.networks import small_resnet
 from captum_kd.distill.guidance import Guidance
 from captum_kd.distill.training import RESUME_FILE, TrainingSettings, predictions, train_classifier
+from captum_kd.models.small import small_resnet
 
 GENERATOR = torch.Generator().manual_seed(0)
 TARGET = torch.arange(24) % 3

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from captum_kd.datasets.image_files import evaluation_crop
 from captum_kd.explain.images import find_images
 from captum_kd.explain.subject import encode_labels, read_class_names
-from captum_kd.image_files import evaluation_crop
 from captum_kd.labels import LabelEmbeddings
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

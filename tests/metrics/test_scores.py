@@ -20,7 +20,6 @@ from captum_kd import (
     feature_similarity_score,
     relevance_score,
 )
-from captum_kd.capture import capture
 from captum_kd.functional import (
     distance_correlation,
     multiply,
@@ -28,6 +27,7 @@ from captum_kd.functional import (
     semipartial_distance_correlation,
 )
 from captum_kd.functional.cam import pool_activations
+from captum_kd.models.activations import capture
 from tests.networks import classes, images, pair
 
 BIASED, UNBIASED = dcor.distance_correlation_sqr, dcor.u_distance_correlation_sqr

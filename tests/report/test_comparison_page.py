@@ -18,10 +18,10 @@ from axe_playwright_python.sync_playwright import Axe
 from captum.attr import LayerAttribution
 from matplotlib.image import imread
 
-from captum_kd.compare import compare
-from captum_kd.comparison import Comparison
-from captum_kd.demo.assets import FASHION_MNIST_CLASSES, load_demo_images, load_demo_models
-from captum_kd.demo.planted_cue import normalise
+from captum_kd.comparison.compare import compare
+from captum_kd.comparison.result import Comparison
+from captum_kd.datasets.demo_pair import FASHION_MNIST_CLASSES, load_demo_images, load_demo_models
+from captum_kd.datasets.planted_cue import normalise
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.visualization import displayable
 from tests.report.browser import chromium

@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from captum_kd.pair_maps import METHODS
+from captum_kd.attr.methods import METHODS
 from captum_kd.visualization import Outline, displayable, maps_figure, plot_maps, plot_models
 
 IMAGES = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))

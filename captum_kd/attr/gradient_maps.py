@@ -1,0 +1,74 @@
+"""Maps of one model by Captum, also of layers whose output has to be reshaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from captum.attr import LayerGradCam, LayerGradientXActivation
+from torch import Tensor, nn
+
+from captum_kd.models.activations import ReshapeTransform
+from captum_kd.models.gradients import layer_gradients, trace
+
+
+def grad_cam(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Tensor:
+    """Captum's LayerGradCam with ReLU."""
+    if reshape_transform is not None:
+        return _grad_cam_of_reshaped(model, layer, images, classes, reshape_transform)
+    maps: Tensor = LayerGradCam(model, layer).attribute(images, classes, relu_attributions=True)
+    return maps
+
+
+def gradient_x_activation(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Tensor:
+    """Captum's LayerGradientXActivation, summed over channels (HiResCAM), with ReLU."""
+    maps = captum_maps(LayerGradientXActivation, model, layer, images, classes, reshape_transform)
+    return maps.sum(1, keepdim=True).relu()
+
+
+def captum_maps(
+    method: Callable[..., Any],
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Tensor:
+    """Maps by a Captum ``LayerAttribution`` class with its defaults."""
+    if reshape_transform is not None and isinstance(method, type) and issubclass(method, LayerGradCam):
+        raise ValueError(
+            f"{method.__name__} takes the second dimension of tokens for channels. Name 'Grad-CAM' instead, "
+            "which knows the reshape_transform."
+        )
+    maps: Tensor = method(model, layer).attribute(images, target=classes)
+    return maps if reshape_transform is None else reshape_transform(maps)
+
+
+def _grad_cam_of_reshaped(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform,
+) -> Tensor:
+    """Grad-CAM of tokens: Captum's takes their second dimension for channels."""
+    (given,), output = trace(model, [layer], images)
+    of_class = F.one_hot(classes, output.shape[1]).to(output)
+    (gradient,) = layer_gradients([given], [output], [of_class])
+    if gradient is None:
+        raise ValueError("The model's output does not depend on the layer, so it has no Grad-CAM.")
+    weights = reshape_transform(gradient).mean(dim=(2, 3), keepdim=True)
+    return (weights * reshape_transform(given)).sum(dim=1, keepdim=True).relu()

@@ -1,0 +1,265 @@
+"""Maps of a student and its base model by any method: UniCAM, Grad-CAM, Captum's, or the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from captum.attr import LayerAttribution
+from torch import Tensor, nn
+
+from captum_kd.attr import UniCAM
+from captum_kd.attr.gradient_maps import captum_maps, grad_cam, gradient_x_activation
+from captum_kd.labels import LabelEmbeddings
+from captum_kd.models.activations import ReshapeTransform
+from captum_kd.models.targets import class_indices
+
+# One model's maps (n, c, h, w) of a layer for the given classes; channels are summed. What makes activations
+# of what the layer gives follows as a fifth argument where there is one.
+MapFunction = Callable[..., Tensor]
+# Two maps (n, 1, h, w) of one layer: the student's side and the base model's side.
+TwoMaps = tuple[Tensor, Tensor]
+
+UNIQUE_SIDES = ("distilled", "residual")
+MODEL_SIDES = ("student", "base")
+
+
+class Pair(NamedTuple):
+    """Two models with the layers that are compared.
+
+    Attributes:
+        student: The student.
+        base: The base model.
+        layers: Of the student.
+        base_layers: Of the base model, in their order.
+        reference: What UniCAM takes distances to; None: the batch.
+        label_embeddings: As UniCAM takes them.
+        reshape_transform: What makes activations of what a layer gives.
+    """
+
+    student: nn.Module
+    base: nn.Module
+    layers: list[nn.Module]
+    base_layers: list[nn.Module]
+    reference: list[Any] | None
+    label_embeddings: LabelEmbeddings | Tensor | None = None
+    reshape_transform: ReshapeTransform | None = None
+
+    def only(self, indices: list[int]) -> Pair:
+        """The pair with some of its layers."""
+        return self._replace(
+            layers=[self.layers[i] for i in indices], base_layers=[self.base_layers[i] for i in indices]
+        )
+
+    def recommended(self, **options: Any) -> UniCAM:
+        """:meth:`UniCAM.recommended` of the pair against the reference."""
+        return UniCAM.recommended(
+            self.student,
+            self.layers,
+            self.base,
+            self.base_layers,
+            reference=self.reference,
+            reshape_transform=self.reshape_transform,
+            **options,
+        )
+
+
+class MapMethod(NamedTuple):
+    """A method, and what its two maps of a layer are."""
+
+    sides: tuple[str, str]
+    maps: Callable[[Pair, Tensor, Tensor], list[TwoMaps]]
+
+
+def resolve_methods(methods: Any) -> dict[str, MapMethod]:
+    """Methods by name from what :func:`captum_kd.compare` takes.
+
+    Args:
+        methods: Names of :data:`METHODS`; or a mapping of a name of your choice to one of those, to a Captum
+            ``LayerAttribution`` class, or to a function ``(model, layer, images, classes) -> maps`` of shape
+            ``(n, c, h, w)``.
+
+    Returns:
+        The methods, in the order given.
+
+    Raises:
+        ValueError: An unknown name; the message lists the valid ones.
+        TypeError: Something else.
+
+    Example:
+        >>> from captum.attr import LayerGradientXActivation
+        >>> list(resolve_methods({"mine": LayerGradientXActivation, "UniCAM": "UniCAM, uniqueness"}))
+        ['mine', 'UniCAM']
+        >>> resolve_methods(["Grad-CAM"])["Grad-CAM"].sides
+        ('student', 'base')
+    """
+    if isinstance(methods, str):
+        methods = [methods]
+    if isinstance(methods, Mapping):
+        return {str(name): _resolve(method, name) for name, method in methods.items()}
+    if not isinstance(methods, Sequence):
+        raise TypeError(
+            f"methods must be names, or a mapping of names to methods; got {type(methods).__name__}."
+        )
+    for method in methods:
+        if not isinstance(method, str):
+            raise TypeError(
+                f"methods must be names, got {method!r}. For one of your own pass a mapping, for instance "
+                "methods={'integrated gradients': LayerIntegratedGradients}."
+            )
+    return {name: _resolve(name, name) for name in methods}
+
+
+def unicam(pair: Pair, images: Tensor, labels: Tensor, **options: Any) -> list[TwoMaps]:
+    """UniCAM, as published but for the options given, against the reference."""
+    method = UniCAM(
+        pair.student,
+        pair.layers,
+        pair.base,
+        pair.base_layers,
+        label_embeddings=pair.label_embeddings,
+        reference=pair.reference,
+        reshape_transform=pair.reshape_transform,
+        **options,
+    )
+    return list(zip(*method.attribute_all(images, labels), strict=True))
+
+
+def recommended(
+    pair: Pair, images: Tensor, labels: Tensor, *, signed: bool = False, **options: Any
+) -> list[TwoMaps]:
+    """:meth:`UniCAM.recommended`, which needs no labels, with further options."""
+    maps = pair.recommended(**options).attribute_all(images, relu_attributions=not signed)
+    return list(zip(*maps, strict=True))
+
+
+def both_models(pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunction) -> list[TwoMaps]:
+    """A method of one model, for the student and for the base model, each for the class it predicts."""
+    if pair.reshape_transform is not None:
+        function = partial(function, reshape_transform=pair.reshape_transform)
+    ours = _model_maps(function, pair.student, pair.layers, images, "student")
+    theirs = _model_maps(function, pair.base, pair.base_layers, images, "base model")
+    return list(zip(ours, theirs, strict=True))
+
+
+def difference(
+    pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunction, signed: bool = False
+) -> list[TwoMaps]:
+    """What one model's map has beyond the other's, each first divided by its maximum."""
+    result = []
+    for ours, theirs in both_models(pair, images, labels, function=function):
+        theirs = LayerAttribution.interpolate(theirs, tuple(ours.shape[2:]), interpolate_mode="bilinear")
+        beyond = _peak_one(ours) - _peak_one(theirs)
+        result.append((beyond, -beyond) if signed else (beyond.relu(), (-beyond).relu()))
+    return result
+
+
+def maps_in_batches(
+    method: MapMethod, pair: Pair, images: Tensor, labels: Tensor, batch_size: int = 32
+) -> list[TwoMaps]:
+    """The maps of many images, a batch at a time.
+
+    Args:
+        method: One of :data:`METHODS`, or another.
+        pair: The models; with a reference, so that maps do not depend on the batch.
+        images: Shape ``(n, c, h, w)``.
+        labels: Class indices, ``(n,)``.
+        batch_size: Images at a time.
+
+    Returns:
+        For each layer the two maps ``(n, 1, h', w')``.
+    """
+    batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    parts = [method.maps(pair, *batch) for batch in batches]
+    return [
+        (torch.cat([ours for ours, _ in layer]), torch.cat([theirs for _, theirs in layer]))
+        for layer in zip(*parts, strict=True)
+    ]
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear upsampling by Captum's own function, ``(n, 1, h, w)`` to ``(n, *size)``."""
+    upsampled: Tensor = LayerAttribution.interpolate(maps, size, interpolate_mode="bilinear")
+    return upsampled[:, 0]
+
+
+METHODS: dict[str, MapMethod] = {
+    "Grad-CAM": MapMethod(MODEL_SIDES, partial(both_models, function=grad_cam)),
+    "Grad-CAM difference": MapMethod(UNIQUE_SIDES, partial(difference, function=grad_cam)),
+    "gradient x activation": MapMethod(MODEL_SIDES, partial(both_models, function=gradient_x_activation)),
+    "gradient x activation difference": MapMethod(
+        UNIQUE_SIDES, partial(difference, function=gradient_x_activation)
+    ),
+    "UniCAM, published objective": MapMethod(UNIQUE_SIDES, partial(unicam, objective="relevance")),
+    "UniCAM, row maximum": MapMethod(UNIQUE_SIDES, partial(unicam, objective="row_max")),
+    "UniCAM, uniqueness": MapMethod(
+        UNIQUE_SIDES, partial(unicam, objective="uniqueness", pool=1, center=True)
+    ),
+    "UniCAM, recommended": MapMethod(UNIQUE_SIDES, recommended),
+    "UniCAM, recommended, signed": MapMethod(UNIQUE_SIDES, partial(recommended, signed=True)),
+}
+"""What :func:`captum_kd.compare` makes maps by, each with the names of its two sides.
+
+Of the student and of the base model, for the class that each predicts: "Grad-CAM", "gradient x activation".
+What one of these maps has beyond the other: "Grad-CAM difference", "gradient x activation difference".
+UniCAM: "UniCAM, published objective", the constructor's defaults; "UniCAM, row maximum"; "UniCAM,
+uniqueness", of the layer's own features, pooled and centred; "UniCAM, recommended", which is
+:meth:`~captum_kd.UniCAM.recommended`; and "UniCAM, recommended, signed", the same without ReLU.
+"""
+
+
+def _resolve(method: Any, name: Any) -> MapMethod:
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ValueError(
+                f"methods: {method!r} is unknown. Valid names are {', '.join(map(repr, METHODS))}."
+            )
+        return METHODS[method]
+    if isinstance(method, type) and issubclass(method, UniCAM):
+        raise TypeError(
+            f"methods: {name!r} is UniCAM, which explains a pair. Name one of "
+            f"{', '.join(repr(m) for m in METHODS if m.startswith('UniCAM'))} instead."
+        )
+    captum_class = isinstance(method, type) and issubclass(method, LayerAttribution)
+    if not captum_class and (isinstance(method, type) or not callable(method)):
+        raise TypeError(
+            f"methods: {name!r} must be a valid name, a Captum LayerAttribution class or a function "
+            f"(model, layer, images, classes) -> maps; got {method!r}."
+        )
+    function = partial(captum_maps if captum_class else _users_maps, method)
+    return MapMethod(MODEL_SIDES, partial(both_models, function=function))
+
+
+def _users_maps(
+    method: Callable[..., Tensor],
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Tensor:
+    """What the user's function gives, which has to know about the layer's shape itself."""
+    return method(model, layer, images, classes)
+
+
+def _model_maps(
+    function: MapFunction, model: nn.Module, layers: list[nn.Module], images: Tensor, role: str
+) -> list[Tensor]:
+    with torch.no_grad():
+        predicted = class_indices(None, model(images), len(images), role)
+    result = []
+    for layer in layers:
+        # Captum needs inputs with gradients where the weights are frozen, and the caller may have none.
+        with torch.enable_grad():
+            maps = function(model, layer, images.detach().clone().requires_grad_(), predicted)
+        if not isinstance(maps, Tensor) or maps.dim() != 4 or len(maps) != len(images):
+            given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+            raise ValueError(f"A method must give maps of shape ({len(images)}, c, h, w), got {given}.")
+        result.append(maps.detach().sum(dim=1, keepdim=True))
+    return result
+
+
+def _peak_one(maps: Tensor) -> Tensor:
+    return maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)

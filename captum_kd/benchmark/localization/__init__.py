@@ -1,0 +1,1 @@
+"""How well maps separate what was distilled from what was left behind."""

@@ -1,0 +1,231 @@
+"""Do maps separate two models as much as these differ in what they rely on? Over pairs of every kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from statistics import mean
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_kd.benchmark.localization.parts import Part
+from captum_kd.benchmark.localization.summary import HEADLINE
+from captum_kd.benchmark.pairs.rank_correlation import spearman
+from captum_kd.benchmark.pairs.subjects import PairKind
+from captum_kd.benchmark.pairs.truth import ModelTruth
+from captum_kd.metrics.localization import PARTS
+
+FEWEST = 3  # two points are always in order or in reverse
+DRAWS = 499
+
+
+class PairPoint(NamedTuple):
+    """What the models of a pair rely on, and how far one method's maps separate them.
+
+    Attributes:
+        geometry: of the images.
+        seed: of the training.
+        pair: its name.
+        kind: of the pair.
+        method: whose maps.
+        difference: :func:`reliance_difference` of student and base model.
+        separation: mean over layers.
+        cue_has_place: otherwise both are those of the item's half.
+    """
+
+    geometry: str
+    seed: int
+    pair: str
+    kind: PairKind
+    method: str
+    difference: float
+    separation: float
+    cue_has_place: bool
+
+
+class RankCorrelation(NamedTuple):
+    """Spearman's correlation over pairs.
+
+    Attributes:
+        value: the correlation; NaN of fewer than three pairs.
+        low: lower end of the percentile interval over groups; NaN of fewer than two groups.
+        high: upper end.
+        pairs: number of them.
+        groups: geometries and seeds; the pairs of one share models and images.
+    """
+
+    value: float
+    low: float
+    high: float
+    pairs: int
+    groups: int
+
+
+class NullCorrelation(NamedTuple):
+    """Spearman's correlation over null pairs, each in both orders of its models.
+
+    Attributes:
+        value: the correlation; NaN of fewer than three pairs.
+        p: how often it is as high by chance.
+        same_sign: of how many pairs separation and reliance difference have one sign.
+        pairs: number of them.
+        groups: geometries and seeds.
+    """
+
+    value: float
+    p: float
+    same_sign: int
+    pairs: int
+    groups: int
+
+
+def reliance_difference(student: ModelTruth, base: ModelTruth, cue_has_place: bool = True) -> float:
+    """How much more a student goes by the item than its base model, and less by the cue.
+
+    With the share of predictions that change when the item (the cue) is left out in place of the scores of
+    maps it is :func:`captum_kd.metrics.localization.separation`: both halves are averaged, and where only
+    the item's half of a separation can be scored, it is the item's half alone.
+
+    Args:
+        student: What the student follows.
+        base: What its base model follows.
+        cue_has_place: Whether both halves count.
+
+    Returns:
+        -1 to 1; exchanging the models changes its sign.
+
+    Example:
+        >>> student = ModelTruth("student", 0.7, 0.1, 0.9, 0.1, 1024, [])
+        >>> base = ModelTruth("base", 0.4, 0.5, 0.5, 0.6, 1024, [])
+        >>> round(reliance_difference(student, base), 3)
+        0.45
+    """
+    item = student.changed_without_item - base.changed_without_item
+    if not cue_has_place:
+        return item
+    return (item + base.changed_without_cue - student.changed_without_cue) / 2
+
+
+def pair_points(parts: Iterable[Part]) -> list[PairPoint]:
+    """A point for every pair and method, whether the truth of the pair holds or not."""
+    points = []
+    for part in parts:
+        truths = {truth.model: truth for truth in part.truths}
+        values: dict[tuple[str, str, bool], list[float]] = {}
+        for row in part.rows:
+            if row.measure == HEADLINE:
+                key = (row.pair, row.method, len(row.parts) == len(PARTS))
+                values.setdefault(key, []).append(row.separation)
+        for (name, method, place), separations in values.items():
+            pair = part.pairs[name]
+            difference = reliance_difference(truths[pair.student], truths[pair.base], place)
+            points.append(
+                PairPoint(
+                    part.geometry, part.seed, name, pair.kind, method, difference, mean(separations), place
+                )
+            )
+    return points
+
+
+def select(
+    points: Iterable[PairPoint],
+    method: str,
+    kinds: Collection[PairKind] = ("technique", "mixed", "null"),
+    any_place: bool = False,
+) -> list[PairPoint]:
+    """The points of one method and some kinds of pairs; those without a place of the cue only on demand."""
+    return [p for p in points if p.method == method and p.kind in kinds and (any_place or p.cue_has_place)]
+
+
+def correlate(points: Sequence[PairPoint], *, within: bool = False, draws: int = DRAWS) -> RankCorrelation:
+    """Rank correlation of separation with reliance difference.
+
+    Args:
+        points: Of one method.
+        within: The mean of the correlations within each geometry and seed, to which differences between
+            geometries add nothing; otherwise one correlation over all.
+        draws: Bootstrap samples of geometries and seeds, each drawn with all of its pairs; 0: no interval.
+
+    Returns:
+        The correlation with its interval. Of few groups the interval is too narrow.
+
+    Example:
+        >>> points = [PairPoint("free", s, "mine", "null", "mine", s / 9, -s, True) for s in range(5)]
+        >>> found = correlate(points)
+        >>> round(found.value, 3), found.pairs, found.groups
+        (-1.0, 5, 5)
+    """
+    groups = _groups(points)
+    own = torch.tensor([_correlation(group) for group in groups], dtype=torch.float64)
+
+    def statistic(chosen: Tensor) -> float:
+        if within:
+            return own[chosen].nanmean().item()
+        return _correlation(torch.cat([groups[i] for i in chosen.tolist()], dim=1))
+
+    count = len(groups)
+    if not count:
+        return RankCorrelation(math.nan, math.nan, math.nan, 0, 0)
+    low = high = math.nan
+    if count > 1 and draws:
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randint(count, (draws, count), generator=generator)
+        # A draw of one pair again and again has no correlation.
+        statistics = torch.tensor([statistic(chosen) for chosen in drawn], dtype=torch.float64)
+        low, high = statistics.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return RankCorrelation(statistic(torch.arange(count)), low, high, len(points), count)
+
+
+def correlate_null(points: Sequence[PairPoint], draws: int = DRAWS) -> NullCorrelation:
+    """Rank correlation of separation with reliance difference over null pairs.
+
+    It is arbitrary which of two base models comes first. So each pair is taken in both orders, and chance is
+    what comes of separations with another sign, one sign for all pairs of a geometry and seed: these share
+    models. (A bootstrap would not do: where all signs agree, no draw of pairs makes them disagree.)
+
+    Args:
+        points: Of null pairs and one method.
+        draws: Of signs.
+
+    Example:
+        >>> points = [PairPoint("free", s, "null", "null", "mine", s / 9, s / 7, True) for s in range(1, 8)]
+        >>> found = correlate_null(points)
+        >>> round(found.value, 3), found.p < 0.05, found.same_sign
+        (1.0, True, 7)
+    """
+    groups = _groups(points)
+    if len(points) < FEWEST:
+        return NullCorrelation(math.nan, math.nan, same_sign(points), len(points), len(groups))
+    value = _in_both_orders(groups)
+    generator = torch.Generator().manual_seed(0)
+    signs = 2 * torch.randint(2, (draws, len(groups)), generator=generator) - 1
+    flipped = (
+        _in_both_orders([torch.stack([g[0], s * g[1]]) for g, s in zip(groups, row, strict=True)])
+        for row in signs.tolist()
+    )
+    as_high = sum(other >= value - 1e-12 for other in flipped)
+    return NullCorrelation(value, (1 + as_high) / (1 + draws), same_sign(points), len(points), len(groups))
+
+
+def same_sign(points: Iterable[PairPoint]) -> int:
+    """How many pairs have a separation and a reliance difference of one sign, whatever the models' order."""
+    return sum(p.difference * p.separation > 0 for p in points)
+
+
+def _groups(points: Iterable[PairPoint]) -> list[Tensor]:
+    """Differences and separations ``(2, pairs)`` of each geometry and seed."""
+    members: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for p in points:
+        members.setdefault((p.geometry, p.seed), []).append((p.difference, p.separation))
+    return [torch.tensor(values, dtype=torch.float64).T for values in members.values()]
+
+
+def _correlation(values: Tensor) -> float:
+    return spearman(values).item() if values.shape[1] >= FEWEST else math.nan
+
+
+def _in_both_orders(groups: Sequence[Tensor]) -> float:
+    values = torch.cat(list(groups), dim=1)
+    return _correlation(torch.cat([values, -values], dim=1))

@@ -1,0 +1,1 @@
+"""Pairs of models whose difference is known by construction."""

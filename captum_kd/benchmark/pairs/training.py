@@ -1,0 +1,219 @@
+"""The models of the benchmark: for each geometry and seed a teacher, base models and distilled students."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from captum_kd.atomic import write_whole
+from captum_kd.benchmark.pairs.geometries import GEOMETRIES
+from captum_kd.datasets.in_memory import TensorImages
+from captum_kd.datasets.planted_cue import CUE_AGREEMENT, NUM_CLASSES, normalise
+from captum_kd.datasets.splits import balanced_indices
+from captum_kd.distill.guidance import Guidance, Technique
+from captum_kd.distill.training import TrainingSettings, train_classifier
+from captum_kd.models.architectures import build_classifier, default_layers
+from captum_kd.models.checkpoints import load_weights, read_weights
+
+VALIDATION_COUNT = 256
+TEMPERATURE = 4.0
+WEIGHTS: dict[Technique, float] = {"response": 0.95}  # others: the defaults of their losses
+
+
+class Trained(NamedTuple):
+    """A model of the benchmark: its network, the words of its initial weights, and who taught it how."""
+
+    architecture: str
+    start: str
+    technique: Technique | None = None
+
+
+# Base model 0 and the students have the same architecture, initial weights, images and schedule.
+MODELS: dict[str, Trained] = {
+    "teacher": Trained("small_resnet16", "teacher"),
+    "base_0": Trained("small_resnet8", "student"),
+    "student_response": Trained("small_resnet8", "student", "response"),
+    "student_attention": Trained("small_resnet8", "student", "attention"),
+    "student_overhaul": Trained("small_resnet8", "student", "overhaul"),
+    "base_1": Trained("small_resnet8", "other"),
+    "base_wide": Trained("small_resnet12", "wide"),
+    "base_regnet": Trained("small_regnet16", "regnet"),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long every model is trained.
+
+    Args:
+        images: Training images, each shown once an epoch.
+        epochs: Passes over them.
+        batch_size: Images a step.
+    """
+
+    images: int = 8000
+    epochs: int = 6
+    batch_size: int = 128
+
+    def settings(self) -> TrainingSettings:
+        """AdamW with one cycle of the learning rate, as docs/distill.md has it."""
+        return TrainingSettings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer="adamw",
+            learning_rate=3e-3,
+            weight_decay=0.01,
+            schedule="one-cycle",
+            accelerator="cpu",
+        )
+
+
+def train_models(
+    geometry: str,
+    seed: int,
+    items: Tensor,
+    labels: Tensor,
+    folder: Path,
+    budget: Budget | None = None,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Train the models of one geometry and seed that are not in the folder yet.
+
+    The teacher learns from images whose cues say nothing; all others from images whose cues name the label
+    in 95 of 100. After an interruption the same call goes on from the last finished epoch.
+
+    Args:
+        geometry: One of :data:`GEOMETRIES`.
+        seed: Of the choice of items, of the drawing, of weights and of the order.
+        items: Training items, uint8, ``(n, 28, 28)``; more than the budget's images.
+        labels: Their classes, ``(n,)``.
+        folder: Of this geometry and seed; each model becomes a safetensors file in it.
+        budget: How long to train.
+        report: Called with a line for each trained model.
+
+    Raises:
+        ValueError: The folder holds models that were trained otherwise.
+    """
+    budget = budget or Budget()
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [name for name in MODELS if not is_trained(folder, name, geometry, seed, budget)]
+    if not missing:
+        return
+    order = balanced_indices(labels, budget.images + VALIDATION_COUNT, seed)
+    order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
+    chosen, others = order[VALIDATION_COUNT:], order[:VALIDATION_COUNT]
+
+    def images(word: str, indices: Tensor, agreement: float) -> TensorImages:
+        planted = partial(
+            GEOMETRIES[geometry],
+            items[indices],
+            labels[indices],
+            agreement=agreement,
+            seed=words_seed(geometry, seed, word),
+        )
+        return TensorImages(lambda: planted().images, labels[indices], normalise)
+
+    biased = images("biased", chosen, CUE_AGREEMENT)
+    neutral = images("neutral", chosen, 0.0)
+    validation = images("validation", others, 0.0)
+    for name in missing:
+        kind = MODELS[name]
+        start = words_seed(geometry, seed, kind.start)
+        torch.manual_seed(start)
+        model = build_classifier(kind.architecture, NUM_CLASSES)
+        guidance = None
+        if kind.technique is not None:
+            teacher = load_model(folder, "teacher")
+            example = torch.stack([validation[i][0] for i in range(4)])
+            guidance = _guidance(kind.technique, model, teacher, example)
+        unfinished = folder / f"{name}.unfinished"
+        history = train_classifier(
+            model,
+            NUM_CLASSES,
+            neutral if name == "teacher" else biased,
+            validation,
+            budget.settings(),
+            unfinished,
+            guidance=guidance,
+            seed=start,
+            title=f"{geometry}, seed {seed}, {name}",
+        )
+        facts = {"architecture": kind.architecture, "training": _facts(name, geometry, seed, budget)}
+        tensors = {key: value.contiguous() for key, value in model.cpu().state_dict().items()}
+        write_whole(model_path(folder, name), partial(save_file, tensors, metadata=facts))
+        shutil.rmtree(unfinished)
+        accuracy = history[-1]["validation_accuracy"]
+        report(f"{geometry}, seed {seed}, {name}: accuracy {accuracy:.3f} where cues say nothing")
+
+
+def load_model(folder: Path, name: str) -> nn.Module:
+    """A trained model, in evaluation mode.
+
+    Raises:
+        ValueError: It is not there or cannot be read.
+    """
+    model = build_classifier(MODELS[name].architecture, NUM_CLASSES)
+    load_weights(model, model_path(folder, name))
+    return model.eval()
+
+
+def model_path(folder: Path, name: str) -> Path:
+    """The file of a model."""
+    return folder / f"{name}.safetensors"
+
+
+def is_trained(folder: Path, name: str, geometry: str, seed: int, budget: Budget) -> bool:
+    """Whether the folder holds this model.
+
+    Raises:
+        ValueError: It holds one that was trained otherwise.
+    """
+    path = model_path(folder, name)
+    if not path.exists():
+        return False
+    _, facts = read_weights(path)
+    wanted = _facts(name, geometry, seed, budget)
+    if facts.get("training") != wanted:
+        raise ValueError(
+            f"{path} was trained otherwise: it says {facts.get('training')}, but {wanted} is needed. Choose "
+            "another folder for the models, or remove the file."
+        )
+    return True
+
+
+def words_seed(*words: object) -> int:
+    """A seed of its own for every purpose.
+
+    Example:
+        >>> words_seed("free", 0, "biased") != words_seed("free", 1, "biased")
+        True
+    """
+    return zlib.crc32("/".join(map(str, words)).encode()) % 2**20
+
+
+def _guidance(technique: Technique, student: nn.Module, teacher: nn.Module, example: Tensor) -> Guidance:
+    return Guidance(
+        technique,
+        student,
+        teacher,
+        default_layers(student),
+        default_layers(teacher),
+        example,
+        weight=WEIGHTS.get(technique),
+        temperature=TEMPERATURE if technique == "response" else None,
+    )
+
+
+def _facts(name: str, geometry: str, seed: int, budget: Budget) -> str:
+    facts = {"geometry": geometry, "seed": seed, "agreement": CUE_AGREEMENT, **asdict(budget)}
+    return json.dumps({"model": name, **MODELS[name]._asdict(), **facts})

@@ -1,0 +1,121 @@
+"""The truth about models is checked, not assumed: what their predictions and their layers depend on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from captum_kd.benchmark.pairs.subjects import HeldOut, PairNames
+from captum_kd.datasets.planted_cue import PlantedCues, normalise
+from captum_kd.models.activations import capture
+from captum_kd.models.architectures import default_layers
+
+# What the base model's reliance on the cue must exceed the student's by.
+MARGIN = 0.2
+RULE = (
+    "The truth of a pair holds if the student is led by the item (leaving out the item changes more of its "
+    "predictions than leaving out the cue does) and the base model leans on the cue more (leaving out the "
+    f"cue changes at least {MARGIN} more of its predictions than of the student's, and leaving out the item "
+    "fewer). Null pairs need no such truth."
+)
+
+
+class Probe(NamedTuple):
+    """How often a linear classifier of a layer's globally pooled features names the item and the cue."""
+
+    layer: str
+    item: float
+    cue: float
+
+
+class ModelTruth(NamedTuple):
+    """What a model follows, on images whose cues say nothing of the labels.
+
+    Attributes:
+        model: its name.
+        accuracy: share of predictions that name the item.
+        cue_agreement: share that name the class of the cue; chance is 0.1.
+        changed_without_item: share that change when the item is left out.
+        changed_without_cue: share that change when the cue is left out.
+        samples: images.
+        probes: of each layer.
+    """
+
+    model: str
+    accuracy: float
+    cue_agreement: float
+    changed_without_item: float
+    changed_without_cue: float
+    samples: int
+    probes: list[Probe]
+
+    def led_by(self) -> str:
+        """ "item" or "cue": without which more predictions change; "neither" if equally many do."""
+        if self.changed_without_item == self.changed_without_cue:
+            return "neither"
+        return "item" if self.changed_without_item > self.changed_without_cue else "cue"
+
+
+def pair_holds(pair: PairNames, truths: dict[str, ModelTruth]) -> bool:
+    """Whether the truth that a pair is to show holds, by :data:`RULE`."""
+    if pair.kind == "null":
+        return True
+    student, base = truths[pair.student], truths[pair.base]
+    leans = base.changed_without_cue - student.changed_without_cue >= MARGIN
+    return student.led_by() == "item" and leans and base.changed_without_item < student.changed_without_item
+
+
+def judge(name: str, model: nn.Module, images: HeldOut) -> ModelTruth:
+    """Check what a model follows.
+
+    Args:
+        name: Of the model.
+        model: In evaluation mode.
+        images: Probes are fitted on ``fitted`` and scored on ``judged``, as all else is.
+    """
+    judged = images.judged
+    predicted, features = _run(model, judged)
+    _, fit_features = _run(model, images.fitted)
+
+    def share(hits: Tensor) -> float:
+        return hits.double().mean().item()
+
+    probes = [
+        Probe(
+            layer,
+            _probe(fit, images.fitted.labels, own, judged.labels),
+            _probe(fit, images.fitted.cues, own, judged.cues),
+        )
+        for layer, fit, own in zip(default_layers(model), fit_features, features, strict=True)
+    ]
+    return ModelTruth(
+        name,
+        share(predicted == judged.labels),
+        share(predicted == judged.cues),
+        share(predicted != _run(model, images.without_item)[0]),
+        share(predicted != _run(model, images.without_cue)[0]),
+        len(predicted),
+        probes,
+    )
+
+
+def _run(model: nn.Module, planted: PlantedCues) -> tuple[Tensor, list[Tensor]]:
+    """Predicted classes, and each layer's globally pooled features."""
+    layers = [model.get_submodule(name) for name in default_layers(model)]
+    found = [capture(model, layers, normalise(images)) for images in planted.images.split(256)]
+    pooled = [
+        torch.cat([a.flatten(2).mean(2) for a in parts])
+        for parts in zip(*(f.activations for f in found), strict=True)
+    ]
+    return torch.cat([f.output.argmax(1) for f in found]), pooled
+
+
+def _probe(features: Tensor, classes: Tensor, held_out: Tensor, truth: Tensor) -> float:
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    probe.fit(features.double().numpy(), classes.numpy())
+    return float(probe.score(held_out.double().numpy(), truth.numpy()))

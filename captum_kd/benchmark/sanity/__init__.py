@@ -1,0 +1,1 @@
+"""Do maps depend on what they should depend on?"""

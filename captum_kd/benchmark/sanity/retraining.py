@@ -1,0 +1,103 @@
+"""Label randomisation (Adebayo et al., 2018): the maps of a student that was taught nonsense must differ."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_kd.attr.methods import MapMethod
+from captum_kd.benchmark.sanity.checks import (
+    SANITY_METHODS,
+    SanityRow,
+    SanitySubject,
+    correlations,
+    distilled_maps,
+    randomised,
+    summarise,
+)
+from captum_kd.models.architectures import default_layers
+
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 40, 32, 3e-3
+
+
+def check_retraining(
+    subject: SanitySubject,
+    methods: Mapping[str, MapMethod] = SANITY_METHODS,
+    *,
+    epochs: int = EPOCHS,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[SanityRow]:
+    """Compare maps with those of students trained anew on the pool: by its labels, and by permuted ones.
+
+    Both start from the same fresh weights, without a teacher. The first tells how much maps of two students
+    share that learnt different things from images, the second how much they share with one that learnt
+    images by heart.
+
+    Args:
+        subject: Models and images; the pool is trained on.
+        methods: By name.
+        epochs: Passes over the pool.
+        report: Called with what is about to be done.
+
+    Returns:
+        Rows of the check "training"; the setting says how much of the pool the student fits.
+    """
+    shuffled = subject.pool_labels[
+        torch.randperm(len(subject.pool_labels), generator=torch.Generator().manual_seed(0))
+    ]
+    students = {}
+    for name, labels in (("labels", subject.pool_labels), ("permuted labels", shuffled)):
+        report(f"a student trained on {name}")
+        student = retrained(subject.student, subject.pool, labels, epochs=epochs)
+        students[f"{name}, fits {accuracy(student, subject.pool, labels):.0%}"] = student
+    rows = []
+    for title, method in methods.items():
+        report(title)
+        maps = distilled_maps(method, subject.pair(), subject.images, subject.labels)
+        for setting, student in students.items():
+            others = distilled_maps(method, subject.pair(student), subject.images, subject.labels)
+            values = correlations(maps, others)
+            rows += summarise("training", title, setting, default_layers(subject.student), values)
+    return rows
+
+
+def retrained(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, seed: int = 0) -> nn.Module:
+    """The model from fresh weights, trained on the images, in evaluation mode.
+
+    Args:
+        model: Whose architecture is trained.
+        images: ``(n, c, h, w)``.
+        labels: ``(n,)``.
+        epochs: Passes over them, with AdamW and one cycle of the learning rate.
+        seed: Of weights and order.
+
+    Example:
+        >>> from captum_kd.models.small import small_resnet
+        >>> images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 2
+        >>> accuracy(retrained(small_resnet(4, 2), images, labels, epochs=20), images, labels) > 0.5
+        True
+    """
+    *_, (_, fresh) = randomised(model, seed)
+    fresh = copy.deepcopy(fresh).train()
+    generator = torch.Generator().manual_seed(seed)
+    steps = epochs * -(-len(images) // BATCH_SIZE)
+    optimizer = torch.optim.AdamW(fresh.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(images), generator=generator).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            F.cross_entropy(fresh(images[chosen]), labels[chosen]).backward()
+            optimizer.step()
+            schedule.step()
+    return fresh.eval()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images whose label a model predicts."""
+    hits: Tensor = model(images).argmax(1) == labels
+    return hits.double().mean().item()

@@ -1,0 +1,1 @@
+"""Do scores mean what they are said to mean?"""

@@ -1,0 +1,237 @@
+"""How FSS and RS behave at small n, how wide their intervals are, and whether RS of maps may be circular.
+
+On the demo's embedded pair: a student and its base model, images that neither was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_kd.attr import UniCAM
+from captum_kd.benchmark.sanity.checks import SanitySubject
+from captum_kd.functional import pairwise_distances, road
+from captum_kd.functional.correlation import (
+    Estimator,
+    correlation_from_distances,
+    semipartial_from_distances,
+)
+from captum_kd.functional.interval import confidence_interval_from_distances
+from captum_kd.labels import embedding_rows
+from captum_kd.metrics import relevance_score
+from captum_kd.models.activations import capture
+
+SIZES = (8, 16, 32, 64, 128, 256)
+KEPT_SHARE = 0.2
+CIRCULARITY_BATCH = 32
+
+
+class Curve(NamedTuple):
+    """A score whose behaviour is measured."""
+
+    quantity: str
+    estimator: Estimator
+
+    def name(self) -> str:
+        """As figures and tables call it."""
+        return f"{self.quantity}, {'biased' if self.estimator == 'biased' else 'bias-corrected'}"
+
+
+CURVES = (
+    Curve("FSS", "biased"),
+    Curve("FSS", "unbiased"),
+    Curve("RS", "biased"),
+    Curve("RS", "unbiased"),
+    Curve("RS distilled", "unbiased"),
+)
+
+
+class SizeRow(NamedTuple):
+    """A score of random subsets of ``samples`` images.
+
+    Attributes:
+        quantity: "FSS", "RS" (of the student) or "RS distilled".
+        estimator: "biased" or "unbiased".
+        features: "pooled" or "flattened".
+        samples: images of a subset.
+        mean: over subsets.
+        spread: standard deviation over subsets, divided by the root of the share of all images that a subset
+            leaves out: large subsets of one set overlap, and without that would seem to agree.
+        null: mean with the samples of one side permuted.
+        null_spread: standard deviation of those.
+        half_width: mean half-width of the 95 % interval.
+    """
+
+    quantity: str
+    estimator: str
+    features: str
+    samples: int
+    mean: float
+    spread: float
+    null: float
+    null_spread: float
+    half_width: float
+
+
+class CircularityRow(NamedTuple):
+    """RS of false labels on images reduced to maps of one kind: 0 is honest.
+
+    Attributes:
+        maps: what made them.
+        score: mean over batches.
+        error: its standard error.
+        batches: of 32 images.
+    """
+
+    maps: str
+    score: float
+    error: float
+    batches: int
+
+
+def score_sizes(
+    subject: SanitySubject,
+    layer: str = "layer4",
+    *,
+    sizes: Sequence[int] = SIZES,
+    subsets: int = 40,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[SizeRow]:
+    """Score random subsets of all images of a subject.
+
+    Args:
+        subject: Models and images; pool and explained images are one set here.
+        layer: Whose features, globally pooled and flattened.
+        sizes: Images of a subset; less than there are.
+        subsets: Of each size.
+        seed: Of subsets and permutations.
+        report: Called with what is about to be done.
+
+    Returns:
+        A row for every score, kind of features and size.
+
+    Example:
+        >>> from captum_kd.benchmark.sanity.checks import demo_subject
+        >>> rows = score_sizes(demo_subject(8, 32), sizes=[8], subsets=4)
+        >>> len(rows)                                          # 5 scores, pooled and flattened
+        10
+    """
+    images = torch.cat([subject.pool, subject.images])
+    labels = torch.cat([subject.pool_labels, subject.labels])
+    label_distances = pairwise_distances(embedding_rows(None, labels))
+    activations = [
+        torch.cat([capture(m, [m.get_submodule(layer)], b).activations[0] for b in images.split(128)])
+        for m in (subject.student, subject.base)
+    ]
+    rows = []
+    for features in ("pooled", "flattened"):
+        student, base = (
+            pairwise_distances(a.flatten(2).mean(2) if features == "pooled" else a) for a in activations
+        )
+        for curve in CURVES:
+            report(f"{curve.name()}, {features}")
+            matrices = {
+                "FSS": (student, base),
+                "RS": (student, label_distances),
+                "RS distilled": (student, label_distances, base),
+            }[curve.quantity]
+            for size in sizes:
+                found = list(_of_subsets(matrices, curve.estimator, size, subsets, seed))
+                value, null, half_width = torch.tensor(found, dtype=torch.float64).T
+                left_out = (1 - size / len(images)) ** 0.5
+                rows.append(
+                    SizeRow(
+                        *curve,
+                        features,
+                        size,
+                        value.mean().item(),
+                        value.std().item() / left_out,
+                        null.mean().item(),
+                        null.std().item(),
+                        half_width.mean().item(),
+                    )
+                )
+    return rows
+
+
+def circularity(
+    subject: SanitySubject, layer: str = "layer3", *, batches: int = 5, seed: int = 0
+) -> list[CircularityRow]:
+    """RS of permuted labels on images of which maps keep a fifth of the pixels.
+
+    Permuted labels say nothing of the images, so what is above 0 comes from maps that know them.
+
+    Args:
+        subject: Models and images; those that are scored are the pool's first, the reference is the rest.
+        layer: Of maps and features.
+        batches: Of 32 images.
+        seed: Of the permutation and of ROAD's noise.
+
+    Returns:
+        A row for each kind of maps.
+
+    Raises:
+        ValueError: The pool is too small.
+    """
+    count = batches * CIRCULARITY_BATCH
+    images = torch.cat([subject.pool, subject.images])
+    labels = torch.cat([subject.pool_labels, subject.labels])
+    if len(images) < count + CIRCULARITY_BATCH:
+        raise ValueError(
+            f"{count} scored images and at least {CIRCULARITY_BATCH} of a reference are needed, "
+            f"got {len(images)}."
+        )
+    false = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    reference = images[count:], false[count:]
+    student, base = subject.student, subject.base
+    explained = student.get_submodule(layer)
+    alone = UniCAM(student, explained, base)
+    referred = UniCAM(student, explained, base, reference=reference)
+    recommended = UniCAM.recommended(student, explained, base, reference=reference[0], class_evidence=False)
+    ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "labels, the batch itself": lambda x, target: alone.attribute(x, target),
+        "labels, disjoint reference": lambda x, target: referred.attribute(x, target),
+        "predictions, disjoint reference": lambda x, target: referred.attribute(x),
+        "recommended, no class evidence": lambda x, target: recommended.attribute(x),
+        "random maps": lambda x, target: torch.rand(
+            len(x), 1, 7, 7, generator=torch.Generator().manual_seed(seed)
+        ),
+    }
+    rows = []
+    for name, explain in ways.items():
+        values = []
+        for start in range(0, count, CIRCULARITY_BATCH):
+            chosen = slice(start, start + CIRCULARITY_BATCH)
+            inputs, target = images[chosen], false[chosen]
+            keep = partial(road, share=KEPT_SHARE, generator=torch.Generator().manual_seed(seed))
+            maps = explain(inputs, target)
+            score = relevance_score(student, inputs, explained, target, attributions=maps, perturb_func=keep)
+            assert isinstance(score, Tensor)
+            values.append(score.item())
+        found = torch.tensor(values)
+        rows.append(CircularityRow(name, found.mean().item(), found.std().item() / batches**0.5, batches))
+    return rows
+
+
+def _of_subsets(
+    matrices: Sequence[Tensor], estimator: Estimator, size: int, subsets: int, seed: int
+) -> Iterator[tuple[float, float, float]]:
+    """For each random subset: score, permuted score, and half-width of the interval."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(subsets):
+        chosen = torch.randperm(len(matrices[0]), generator=generator)[:size]
+        x, y, *given = (m[chosen][:, chosen] for m in matrices)
+        order = torch.randperm(size, generator=generator)
+        permuted = y[order][:, order]
+        interval = confidence_interval_from_distances(x, y, *given, estimator=estimator)
+        null = (
+            semipartial_from_distances(x, permuted, *given)
+            if given
+            else correlation_from_distances(x, permuted, estimator)
+        )
+        yield interval.estimate.item(), null.item(), (interval.high - interval.low) / 2

@@ -1,0 +1,6 @@
+"""One call that compares students with their base model, and what it found."""
+
+from captum_kd.comparison.compare import compare
+from captum_kd.comparison.result import Comparison
+
+__all__ = ["Comparison", "compare"]

@@ -1,0 +1,1 @@
+"""Images: folders, files, splits, and planted cues whose truth is known."""

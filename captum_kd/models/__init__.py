@@ -1,0 +1,1 @@
+"""Networks: their layers, activations and gradients, class scores, architectures, and checkpoints."""

@@ -1,0 +1,170 @@
+"""One forward pass that keeps its graph, and gradients at layers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from captum_kd.models.activations import undisturbed
+from captum_kd.models.layers import describe_layer
+
+
+def trace(
+    forward_func: Callable[..., Any],
+    layers: Sequence[nn.Module],
+    inputs: Tensor | tuple[Tensor, ...],
+    additional_forward_args: Any = None,
+    *,
+    attribute_to_layer_input: bool = False,
+    role: str = "model",
+) -> tuple[list[Any], Any]:
+    """Run one forward pass in evaluation mode and keep what the layers gave, connected by autograd.
+
+    Args:
+        forward_func: The model, or a function that runs it.
+        layers: Layers of it, none twice.
+        inputs: A tensor or a tuple of tensors, with the samples in dimension 0.
+        additional_forward_args: Further arguments, as in Captum.
+        attribute_to_layer_input: Keep the layers' inputs instead of their outputs.
+        role: How error messages call the model.
+
+    Returns:
+        What each layer gave, with a graph, as the layer gave it: a tensor, or a tuple, list or dictionary
+        with tensors (the tensor itself, where a tuple holds nothing else); and the model's output.
+
+    Raises:
+        TypeError: A layer gives no floating point tensor.
+        ValueError: A layer was not called, or more than once (as under DataParallel on several devices).
+
+    Example:
+        >>> model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+        >>> (hidden,), output = trace(model, [model[0]], torch.tensor([[1.0, -1.0]]))
+        >>> torch.autograd.grad(2 * output.sum(), hidden)[0]
+        tensor([[2., 0.]])
+    """
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    further = additional_forward_args
+    arguments = () if further is None else further if isinstance(further, tuple) else (further,)
+    found: list[Any] = [None] * len(layers)
+    labels = [describe_layer(forward_func, layer, role) for layer in layers]
+
+    def keep(index: int, value: Any) -> Any:
+        if not any(map(_is_floating, tree_flatten(value)[0])):
+            raise TypeError(
+                f"{labels[index]} gives {type(value).__name__}, in which there is no floating point tensor "
+                "to have a gradient. Choose another layer, or pass feature_layer=None and "
+                "class_evidence=False, which need no gradient of the model."
+            )
+        if found[index] is not None:
+            raise ValueError(
+                f"{labels[index]} is called more than once in a forward pass. Give each call a module of its "
+                "own; pass the module inside DataParallel, on one device."
+            )
+        value = tree_map(_with_graph, value)
+        found[index] = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
+        # What follows may work in place, as ReLU(inplace=True) does.
+        return tree_map(lambda leaf: leaf.clone() if _is_floating(leaf) else leaf, value)
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(undisturbed(forward_func, *layers))
+        stack.enter_context(_frozen(forward_func, *layers))
+        for index, layer in enumerate(layers):
+            if attribute_to_layer_input:
+
+                def before(_: nn.Module, args: tuple[Any, ...], index: int = index) -> Any:
+                    return keep(index, args)
+
+                stack.callback(layer.register_forward_pre_hook(before).remove)
+            else:
+
+                def after(_module: nn.Module, _args: Any, output: Any, index: int = index) -> Any:
+                    return keep(index, output)
+
+                stack.callback(layer.register_forward_hook(after).remove)
+        output = forward_func(*(value.clone() for value in inputs), *arguments)
+    for value, label in zip(found, labels, strict=True):
+        if value is None:
+            raise ValueError(f"{label} was not called in the forward pass.")
+    return found, output
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _with_graph(value: Any) -> Any:
+    return value if not _is_floating(value) or value.requires_grad else value.detach().requires_grad_()
+
+
+@contextmanager
+def _frozen(*models: Any) -> Iterator[None]:
+    """No parameter requires a gradient inside, so that the graph begins at the first layer that is kept."""
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    trained = {p for module in modules for p in module.parameters() if p.requires_grad and p.is_leaf}
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
+
+
+def layer_gradients(
+    layers: Sequence[Any],
+    features: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    *,
+    keep_graph: bool = False,
+) -> list[Any]:
+    """Pull gradients with respect to features back to layers, through the graph between them.
+
+    Args:
+        layers: What layers gave, from :func:`trace`.
+        features: What other layers gave, or functions of it, from the same pass.
+        gradients: Of each feature tensor's shape.
+        keep_graph: Leave the graph for another call.
+
+    Returns:
+        For each layer the sum of what all features pull back to it, in the form of what the layer gave; None
+        where no feature depends on it.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> layer_gradients([x], [3 * x, x.square()], [torch.ones(2), torch.ones(2)])
+        [tensor([5., 7.])]
+    """
+    tensors = [leaf for leaf in tree_flatten(list(layers))[0] if _is_floating(leaf)]
+    with torch.inference_mode(False), torch.enable_grad():
+        found = torch.autograd.grad(
+            list(features),
+            tensors,
+            [g.clone() for g in gradients],
+            retain_graph=keep_graph,
+            allow_unused=True,
+        )
+    pulled = dict(zip(map(id, tensors), found, strict=True))
+    result: list[Any] = []
+    for layer in layers:
+        own = [leaf for leaf in tree_flatten(layer)[0] if _is_floating(leaf)]
+        if all(pulled[id(leaf)] is None for leaf in own):
+            result.append(None)
+        else:
+            result.append(tree_map(partial(_pulled_back, pulled), layer))
+    return result
+
+
+def _pulled_back(pulled: Mapping[int, Tensor | None], leaf: Any) -> Any:
+    """The gradient of a tensor of what a layer gave: zero where only others of them are used."""
+    if not _is_floating(leaf):
+        return leaf
+    gradient = pulled[id(leaf)]
+    return torch.zeros_like(leaf) if gradient is None else gradient
