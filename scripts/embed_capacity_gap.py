@@ -27,11 +27,12 @@ from capacity_gap import FOLDS, TEACHER_FOLDS, WIDTHS, restored, rounded
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from captum_kd.comparison.features import ModelLayers, layer_features
+from captum_kd.comparison.features import layer_features
 from captum_kd.datasets.demo_pair import FASHION_MNIST_CLASSES, load_demo_images
 from captum_kd.datasets.planted_cue import normalise
 from captum_kd.distill.run_folder import read_run
 from captum_kd.functional import distance_correlation
+from captum_kd.models.side import Side
 from captum_kd.models.small import small_resnet
 
 OUTPUT = Path(__file__).parent.parent / "tutorials" / "data"
@@ -97,7 +98,7 @@ def rounding_changes(
     before.load_state_dict(weights)
     after.load_state_dict(again)
     (first, _, output), (second, _, again_output) = (
-        layer_features(ModelLayers(model, [model.get_submodule(name) for name in LAYERS], "model"), images, 1)
+        layer_features(Side(model, [model.get_submodule(name) for name in LAYERS], "model"), images, 1)
         for model in (before, after)
     )
     changed = (output.argmax(1) != again_output.argmax(1)).double().mean().item()

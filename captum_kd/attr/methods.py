@@ -10,10 +10,11 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
-from captum_kd.attr import UniCAM
 from captum_kd.attr.gradient_maps import captum_maps, grad_cam, gradient_x_activation
-from captum_kd.labels import LabelEmbeddings
+from captum_kd.attr.pair import Pair
+from captum_kd.attr.unicam import UniCAM
 from captum_kd.models.activations import ReshapeTransform
+from captum_kd.models.side import Side
 from captum_kd.models.targets import class_indices
 
 # One model's maps (n, c, h, w) of a layer for the given classes; channels are summed. What makes activations
@@ -24,46 +25,6 @@ TwoMaps = tuple[Tensor, Tensor]
 
 UNIQUE_SIDES = ("distilled", "residual")
 MODEL_SIDES = ("student", "base")
-
-
-class Pair(NamedTuple):
-    """Two models with the layers that are compared.
-
-    Attributes:
-        student: The student.
-        base: The base model.
-        layers: Of the student.
-        base_layers: Of the base model, in their order.
-        reference: What UniCAM takes distances to; None: the batch.
-        label_embeddings: As UniCAM takes them.
-        reshape_transform: What makes activations of what a layer gives.
-    """
-
-    student: nn.Module
-    base: nn.Module
-    layers: list[nn.Module]
-    base_layers: list[nn.Module]
-    reference: list[Any] | None
-    label_embeddings: LabelEmbeddings | Tensor | None = None
-    reshape_transform: ReshapeTransform | None = None
-
-    def only(self, indices: list[int]) -> Pair:
-        """The pair with some of its layers."""
-        return self._replace(
-            layers=[self.layers[i] for i in indices], base_layers=[self.base_layers[i] for i in indices]
-        )
-
-    def recommended(self, **options: Any) -> UniCAM:
-        """:meth:`UniCAM.recommended` of the pair against the reference."""
-        return UniCAM.recommended(
-            self.student,
-            self.layers,
-            self.base,
-            self.base_layers,
-            reference=self.reference,
-            reshape_transform=self.reshape_transform,
-            **options,
-        )
 
 
 class MapMethod(NamedTuple):
@@ -115,32 +76,42 @@ def resolve_methods(methods: Any) -> dict[str, MapMethod]:
 def unicam(pair: Pair, images: Tensor, labels: Tensor, **options: Any) -> list[TwoMaps]:
     """UniCAM, as published but for the options given, against the reference."""
     method = UniCAM(
-        pair.student,
-        pair.layers,
-        pair.base,
-        pair.base_layers,
+        pair.student.model,
+        pair.student.layers,
+        pair.base.model,
+        pair.base.layers,
         label_embeddings=pair.label_embeddings,
         reference=pair.reference,
-        reshape_transform=pair.reshape_transform,
+        reshape_transform=pair.student.reshape_transform,
         **options,
     )
     return list(zip(*method.attribute_all(images, labels), strict=True))
+
+
+def recommended_unicam(pair: Pair, **options: Any) -> UniCAM:
+    """:meth:`UniCAM.recommended` of a pair against its reference."""
+    return UniCAM.recommended(
+        pair.student.model,
+        pair.student.layers,
+        pair.base.model,
+        pair.base.layers,
+        reference=pair.reference,
+        reshape_transform=pair.student.reshape_transform,
+        **options,
+    )
 
 
 def recommended(
     pair: Pair, images: Tensor, labels: Tensor, *, signed: bool = False, **options: Any
 ) -> list[TwoMaps]:
     """:meth:`UniCAM.recommended`, which needs no labels, with further options."""
-    maps = pair.recommended(**options).attribute_all(images, relu_attributions=not signed)
+    maps = recommended_unicam(pair, **options).attribute_all(images, relu_attributions=not signed)
     return list(zip(*maps, strict=True))
 
 
 def both_models(pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunction) -> list[TwoMaps]:
     """A method of one model, for the student and for the base model, each for the class it predicts."""
-    if pair.reshape_transform is not None:
-        function = partial(function, reshape_transform=pair.reshape_transform)
-    ours = _model_maps(function, pair.student, pair.layers, images, "student")
-    theirs = _model_maps(function, pair.base, pair.base_layers, images, "base model")
+    ours, theirs = (_model_maps(function, side, images) for side in (pair.student, pair.base))
     return list(zip(ours, theirs, strict=True))
 
 
@@ -244,16 +215,16 @@ def _users_maps(
     return method(model, layer, images, classes)
 
 
-def _model_maps(
-    function: MapFunction, model: nn.Module, layers: list[nn.Module], images: Tensor, role: str
-) -> list[Tensor]:
+def _model_maps(function: MapFunction, side: Side[nn.Module], images: Tensor) -> list[Tensor]:
+    if side.reshape_transform is not None:
+        function = partial(function, reshape_transform=side.reshape_transform)
     with torch.no_grad():
-        predicted = class_indices(None, model(images), len(images), role)
+        predicted = class_indices(None, side.model(images), len(images), side.role)
     result = []
-    for layer in layers:
+    for layer in side.layers:
         # Captum needs inputs with gradients where the weights are frozen, and the caller may have none.
         with torch.enable_grad():
-            maps = function(model, layer, images.detach().clone().requires_grad_(), predicted)
+            maps = function(side.model, layer, images.detach().clone().requires_grad_(), predicted)
         if not isinstance(maps, Tensor) or maps.dim() != 4 or len(maps) != len(images):
             given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
             raise ValueError(f"A method must give maps of shape ({len(images)}, c, h, w), got {given}.")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+
+Inputs: TypeAlias = Tensor | tuple[Tensor, ...]
+# Inputs, or a pair of inputs and their target, or batches of either (a DataLoader).
+Reference: TypeAlias = Tensor | tuple[Inputs, Any] | Iterable[Tensor | tuple[Inputs, Any] | list[Any]]
 
 
 class ReferenceBatch(NamedTuple):
@@ -16,7 +20,7 @@ class ReferenceBatch(NamedTuple):
     target: Tensor | None
 
 
-def read_reference(reference: Any) -> list[ReferenceBatch]:
+def read_reference(reference: Reference) -> list[ReferenceBatch]:
     """Read a reference set once, so that it stays the same whatever a DataLoader shuffles.
 
     Args:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_kd._version import __version__
 from captum_kd.atomic import write_whole
-from captum_kd.comparison.features import Batch, BatchFeatures, ModelLayers
+from captum_kd.comparison.features import Batch, BatchFeatures
+from captum_kd.models.side import Side
 
 
 class FeatureCache:
@@ -38,7 +39,7 @@ class FeatureCache:
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        models: Mapping[str, ModelLayers],
+        models: Mapping[str, Side[nn.Module]],
         options: Mapping[str, Any],
         reference: Iterable[Tensor],
     ) -> None:
@@ -67,7 +68,7 @@ class FeatureCache:
         return result
 
 
-def _describe(explained: ModelLayers) -> tuple[str, list[str], list[str]]:
+def _describe(explained: Side[nn.Module]) -> tuple[str, list[str], list[str]]:
     """What features depend on besides weights. A hook's text tells whether it is the same."""
     names = {module: name for name, module in explained.model.named_modules()}
     hooks = [repr(hook) for hook in explained.model._forward_pre_hooks.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_kd._version import versions
-from captum_kd.attr.methods import MapMethod, Pair, TwoMaps, resolve_methods
+from captum_kd.attr.methods import MapMethod, TwoMaps, resolve_methods
+from captum_kd.attr.pair import Pair
 from captum_kd.comparison.cache import FeatureCache
 from captum_kd.comparison.features import (
-    ModelLayers,
     Stream,
     given_reference,
     layer_features,
@@ -29,6 +30,7 @@ from captum_kd.comparison.scores import BASE, TEACHER, KeptFeatures, record_coun
 from captum_kd.labels import LabelEmbeddings, embedding_rows
 from captum_kd.models.activations import ReshapeTransform, undisturbed
 from captum_kd.models.layers import check_membership, find_layer, layer_name
+from captum_kd.models.side import Side
 
 LayerChoice = str | nn.Module | Sequence[str | nn.Module]
 DEFAULT_METHODS = ("Grad-CAM difference", "UniCAM, published objective", "UniCAM, recommended")
@@ -139,7 +141,7 @@ def compare(
     map_methods = resolve_methods(methods)
     students = _students(student)
     names, models = _models(students, base_model, layers, base_layers, teacher, teacher_layers)
-    models = {name: m._replace(reshape_transform=reshape_transform) for name, m in models.items()}
+    models = {name: replace(m, reshape_transform=reshape_transform) for name, m in models.items()}
     place = _common_device(models, device)
     with undisturbed(*(m.model for m in models.values())):
         batches = read_batches(data, place, progress)
@@ -153,18 +155,7 @@ def compare(
                 )
         else:
             held_out, batches = given_reference(reference, data, batches, place)
-        pairs = {
-            name: Pair(
-                models[name].model,
-                base_model,
-                models[name].layers,
-                models[BASE].layers,
-                held_out,
-                label_embeddings,
-                reshape_transform,
-            )
-            for name in students
-        }
+        pairs = {name: Pair(models[name], models[BASE], held_out, label_embeddings) for name in students}
         kept = None if kept_share is None else KeptFeatures(pairs, pool, kept_share, seed)
         check = partial(embedding_rows, label_embeddings)
         remember = None
@@ -262,7 +253,7 @@ def _models(
     base_layers: LayerChoice | None,
     teacher: nn.Module | None,
     teacher_layers: LayerChoice | None,
-) -> tuple[list[str], dict[str, ModelLayers]]:
+) -> tuple[list[str], dict[str, Side[nn.Module]]]:
     """The layers' names in the students, and every model with its layers."""
     if teacher is None and teacher_layers is not None:
         raise ValueError("teacher_layers is given, but no teacher.")
@@ -281,7 +272,7 @@ def _models(
         if len(own) != len(names):
             raise ValueError(f"{option} must pair up with layers: {len(own)} for {len(names)} layers.")
         try:
-            models[name] = ModelLayers(model, [find_layer(model, layer) for layer in own], role)
+            models[name] = Side(model, [find_layer(model, layer) for layer in own], role)
         except ValueError as error:
             raise ValueError(f"{option}, {role}: {error}") from None
     return names, models
@@ -302,7 +293,7 @@ def _layer_names(model: nn.Module, layers: LayerChoice, option: str, role: str) 
     return names
 
 
-def _common_device(models: Mapping[str, ModelLayers], device: torch.device | str | None) -> torch.device:
+def _common_device(models: Mapping[str, Side[nn.Module]], device: torch.device | str | None) -> torch.device:
     places = {
         name: parameter.device
         for name, explained in models.items()

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from captum_kd.attr.reference import read_reference
 from captum_kd.functional.cam import pool_activations
-from captum_kd.models.activations import ReshapeTransform, capture
+from captum_kd.models.activations import capture
 from captum_kd.models.layers import describe_layer
+from captum_kd.models.side import Side
 from captum_kd.models.targets import class_indices, has_class_scores
 
 SET_ASIDE = 64  # samples for the reference; of less than four times as many, a quarter
@@ -27,15 +28,6 @@ class Batch(NamedTuple):
 
     images: Tensor
     target: Tensor
-
-
-class ModelLayers(NamedTuple):
-    """A model, its layers, how error messages call it, and what makes activations of what a layer gives."""
-
-    model: nn.Module
-    layers: list[nn.Module]
-    role: str
-    reshape_transform: ReshapeTransform | None = None
 
 
 class BatchFeatures(NamedTuple):
@@ -163,11 +155,15 @@ def given_reference(
     return [images if target is None else (images, target) for images, target in moved], batches
 
 
-def layer_features(explained: ModelLayers, images: Tensor, pool: int) -> tuple[list[Tensor], list[int], Any]:
+def layer_features(
+    explained: Side[nn.Module], images: Tensor, pool: int
+) -> tuple[list[Tensor], list[int], Any]:
     """One forward: pooled features ``(n, d)`` of each layer, its activations' dimensions, and the output."""
-    model, layers, role, reshape_transform = explained
-    captured = capture(model, layers, images, role=role, reshape_transform=reshape_transform)
-    for layer, activations in zip(layers, captured.activations, strict=True):
+    model, role = explained.model, explained.role
+    captured = capture(
+        model, explained.layers, images, role=role, reshape_transform=explained.reshape_transform
+    )
+    for layer, activations in zip(explained.layers, captured.activations, strict=True):
         if activations.dim() not in (2, 4):
             raise ValueError(
                 f"{describe_layer(model, layer, role)} gives activations of shape "
@@ -179,7 +175,7 @@ def layer_features(explained: ModelLayers, images: Tensor, pool: int) -> tuple[l
 
 
 def compute_batch(
-    models: Mapping[str, ModelLayers],
+    models: Mapping[str, Side[nn.Module]],
     batch: Batch,
     pool: int,
     extra: Callable[[Tensor], dict[Any, Tensor]] | None = None,
@@ -195,7 +191,7 @@ def compute_batch(
 
 
 def stream(
-    models: Mapping[str, ModelLayers],
+    models: Mapping[str, Side[nn.Module]],
     batches: Iterable[Batch],
     *,
     pool: int,

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_kd.attr.methods import Pair
-from captum_kd.comparison.features import ModelLayers, Stream, layer_features
+from captum_kd.attr.methods import recommended_unicam
+from captum_kd.attr.pair import Pair
+from captum_kd.comparison.features import Stream, layer_features
 from captum_kd.functional.perturbation import road
 from captum_kd.metrics import Score, score_with_statistics
 
@@ -40,7 +41,7 @@ class KeptFeatures:
 
     def __init__(self, pairs: Mapping[str, Pair], pool: int, share: float, seed: int) -> None:
         self.pairs = pairs
-        self.methods = {name: pair.recommended(class_evidence=False) for name, pair in pairs.items()}
+        self.methods = {name: recommended_unicam(pair, class_evidence=False) for name, pair in pairs.items()}
         self.pool, self.share, self.seed = pool, share, seed
 
     def __call__(self, images: Tensor) -> dict[KeptKey, Tensor]:
@@ -53,19 +54,17 @@ class KeptFeatures:
         for name, pair in self.pairs.items():
             # Signed, since only the order of positions matters.
             both = self.methods[name].attribute_all(images, relu_attributions=False)
-            models = ((pair.student, pair.layers, "student"), (pair.base, pair.base_layers, "base model"))
-            for side, word, maps, (model, layers, role) in zip(
-                KEPT_BY, RANDOMLY_KEPT_BY, both, models, strict=True
+            for keeper, word, maps, side in zip(
+                KEPT_BY, RANDOMLY_KEPT_BY, both, (pair.student, pair.base), strict=True
             ):
                 for i, layer_maps in enumerate(maps):
                     if layer_maps.dim() == 4:
                         if i not in randomly_kept:
                             noise = torch.rand(layer_maps.shape, generator=random).to(layer_maps)
                             randomly_kept[i] = road(images, noise, share=self.share, generator=random)
-                        explained = ModelLayers(model, [layers[i]], role, pair.reshape_transform)
                         kept = road(images, layer_maps, share=self.share, generator=imputed)
-                        for key, reduced in ((side, kept), (word, randomly_kept[i])):
-                            features[name, key, i] = layer_features(explained, reduced, self.pool)[0][0]
+                        for key, reduced in ((keeper, kept), (word, randomly_kept[i])):
+                            features[name, key, i] = layer_features(side.only([i]), reduced, self.pool)[0][0]
         return features
 
 

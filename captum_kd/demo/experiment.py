@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from captum_kd.attr.methods import METHODS, Pair, TwoMaps, maps_in_batches, upsample
-from captum_kd.comparison.features import Batch, ModelLayers, stream
+from captum_kd.attr.methods import METHODS, TwoMaps, maps_in_batches, upsample
+from captum_kd.attr.pair import Pair
+from captum_kd.comparison.features import Batch, stream
 from captum_kd.comparison.scores import BASE, KEPT_BY, RANDOMLY_KEPT_BY, KeptFeatures, score_rows
 from captum_kd.datasets.demo_pair import DemoModels, load_demo_images, load_demo_models
 from captum_kd.datasets.planted_cue import PlantedCues, normalise
@@ -98,7 +100,7 @@ def steps() -> Iterator[tuple[str, Any]]:
     for name in COMPARED:
         yield f"maps: {name}", None
         # The paper takes distances within batches of 32.
-        given = pair._replace(reference=None) if name == PUBLISHED else pair
+        given = replace(pair, reference=None) if name == PUBLISHED else pair
         maps[name] = maps_in_batches(METHODS[name], given, images, truth.labels)
     maps = {RANDOM: random_maps(maps[COMPARED[0]]), **maps}
     yield "localisation", None
@@ -120,10 +122,7 @@ def steps() -> Iterator[tuple[str, Any]]:
 
 def demo_pair(models: DemoModels, reference: Tensor) -> Pair:
     """Student and base model with all their layers."""
-    layers, base_layers = (
-        [model.get_submodule(name) for name in LAYERS] for model in (models.student, models.base)
-    )
-    return Pair(models.student, models.base, layers, base_layers, [reference])
+    return Pair.named(models.student, LAYERS, models.base, reference=[reference])
 
 
 def predict(name: str, model: nn.Module, inputs: Tensor, planted: PlantedCues) -> Prediction:
@@ -157,10 +156,7 @@ def localise(method: str, layers: list[TwoMaps], truth: PlantedCues) -> list[Loc
 
 def score(pair: Pair, images: Tensor, word: str, classes: Tensor) -> list[ScoreRow]:
     """FSS, and RS of overall, distilled and residual features with the given classes."""
-    models = {
-        "student": ModelLayers(pair.student, pair.layers, "student"),
-        BASE: ModelLayers(pair.base, pair.base_layers, "base model"),
-    }
+    models = {"student": pair.student, BASE: pair.base}
     batches = (Batch(*parts) for parts in zip(images.split(64), classes.split(64), strict=True))
     found = stream(models, batches, pool=1, shown=0, check=lambda target: None)
     rows = score_rows(found, ("student",), list(LAYERS), embedding_rows(None, classes), seed=0)

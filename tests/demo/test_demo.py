@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,7 @@ def test_scores_tell_item_from_cue(experiment: Experiment) -> None:
 
 def test_maps_by_swapped_models_have_it_the_wrong_way_round(experiment: Experiment) -> None:
     pair = experiment.pair
-    swapped = pair._replace(
-        student=pair.base, base=pair.student, layers=pair.base_layers, base_layers=pair.layers
-    )
+    swapped = replace(pair, student=pair.base, base=pair.student)
     labels = experiment.planted.labels[:32]
     maps = METHODS["UniCAM, recommended"].maps(swapped, experiment.inputs[:32], labels)
     truth = type(experiment.planted)(*(value[:32] for value in experiment.planted))

@@ -12,11 +12,12 @@ from captum_kd.attr.methods import (
     METHODS,
     UNIQUE_SIDES,
     MapMethod,
-    Pair,
     TwoMaps,
     difference,
     recommended,
+    recommended_unicam,
 )
+from captum_kd.attr.pair import Pair
 
 # Captum's LayerLRP and LayerDeepLift do not run on residual blocks that use one ReLU twice.
 INTEGRATION_STEPS = 8
@@ -39,7 +40,7 @@ def integrated_gradients(model: nn.Module, layer: nn.Module, images: Tensor, cla
 
 def asked_for_label(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]:
     """:meth:`UniCAM.recommended` with the evidence for the label, whatever the models predict; signed."""
-    maps = pair.recommended().attribute_all(images, target=labels, relu_attributions=False)
+    maps = recommended_unicam(pair).attribute_all(images, target=labels, relu_attributions=False)
     return list(zip(*maps, strict=True))
 
 

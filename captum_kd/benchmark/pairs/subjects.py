@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_kd.attr.methods import Pair
+from captum_kd.attr.pair import Pair
 from captum_kd.benchmark.pairs.geometries import GEOMETRIES
 from captum_kd.benchmark.pairs.training import MODELS, load_model, words_seed
 from captum_kd.datasets.demo_pair import load_demo_items, load_demo_models
@@ -86,10 +86,8 @@ class Subject(NamedTuple):
     def pair(self, name: str) -> Pair:
         """A pair with all its layers and the reference."""
         student, base = self.models[self.pairs[name].student], self.models[self.pairs[name].base]
-        layers, base_layers = (
-            [model.get_submodule(layer) for layer in default_layers(model)] for model in (student, base)
-        )
-        return Pair(student, base, layers, base_layers, [normalise(self.images.reference.images)])
+        reference = [normalise(self.images.reference.images)]
+        return Pair.named(student, default_layers(student), base, default_layers(base), reference)
 
 
 def trained_subject(geometry: str, seed: int, folder: Path, items: Tensor, labels: Tensor) -> Subject:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from captum_kd.attr.methods import METHODS, MapMethod, Pair, both_models, difference, maps_in_batches
+from captum_kd.attr.methods import METHODS, MapMethod, both_models, difference, maps_in_batches
+from captum_kd.attr.pair import Pair
 from captum_kd.datasets.demo_pair import load_demo_images, load_demo_models
 from captum_kd.datasets.planted_cue import normalise
 from captum_kd.metrics.localization import pixel_ranks
@@ -62,11 +64,10 @@ class SanitySubject(NamedTuple):
             reference: Indices into the pool; None takes all of it.
         """
         student = student or self.student
-        layers, base_layers = (
-            [model.get_submodule(name) for name in default_layers(model)] for model in (student, self.base)
-        )
         chosen = slice(None) if reference is None else reference
-        return Pair(student, self.base, layers, base_layers, [(self.pool[chosen], self.pool_labels[chosen])])
+        layers = default_layers(student), default_layers(self.base)
+        given = [(self.pool[chosen], self.pool_labels[chosen])]
+        return Pair.named(student, layers[0], self.base, layers[1], given)
 
 
 class SanityRow(NamedTuple):
@@ -272,7 +273,7 @@ def _between_batches(method: MapMethod, subject: SanitySubject, size: int, seed:
     group, others = size // 4, size - size // 4
     count = len(subject.images) // group * group
     images, labels = subject.images[:count], subject.labels[:count]
-    pair = subject.pair()._replace(reference=None)
+    pair = replace(subject.pair(), reference=None)
     generator = torch.Generator().manual_seed(seed)
     of_pool = torch.randperm(len(subject.pool), generator=generator)
     runs = []

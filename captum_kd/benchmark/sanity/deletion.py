@@ -74,7 +74,7 @@ def check_deletion(
     layers = default_layers(subject.student)
     pair = subject.pair()
     maps = {name: maps_in_batches(method, pair, images, labels, 64) for name, method in methods.items()}
-    shapes = capture(subject.student, pair.layers, images[:1]).activations
+    shapes = capture(subject.student, pair.student.layers, images[:1]).activations
     like = [torch.empty(len(images), 1, *shape.shape[2:]) for shape in shapes]
     maps = {RANDOM: random_maps([(noise, noise) for noise in like], seed), **maps}
     rows = []

@@ -97,7 +97,7 @@ def test_a_method_of_ones_own() -> None:
     scored = given.images.scored
 
     def swapped(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]:
-        assert len(pair.layers) == len(pair.base_layers) == 4
+        assert len(pair.student.layers) == len(pair.base.layers) == 4
         assert torch.equal(labels, scored.labels)
         return [(scored.cue_masks[:, None].float(), scored.item_masks[:, None].float())] * 4
 
