@@ -1,7 +1,7 @@
 """Explain what knowledge distillation changed in a model: a Captum plugin."""
 
 from captum_kd._version import __version__ as __version__
-from captum_kd.attr import UniCAM, UniqueAttributions
+from captum_kd.attr import METHODS, DeepUniCAM, MapMethod, UniCAM, UniqueAttributions
 from captum_kd.comparison import Comparison, compare
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.metrics import (
@@ -13,10 +13,13 @@ from captum_kd.metrics import (
 )
 
 __all__ = [
+    "METHODS",
     "BatchScores",
     "Comparison",
+    "DeepUniCAM",
     "FeatureSimilarityScore",
     "LabelEmbeddings",
+    "MapMethod",
     "RelevanceScore",
     "UniCAM",
     "UniqueAttributions",

@@ -1,4 +1,4 @@
-"""Explained layers with the graph behind them: to later layers' distances, and to the scores of classes."""
+"""Explained layers with the graph behind them, to the features of later layers and to the class scores."""
 
 from __future__ import annotations
 
@@ -7,41 +7,42 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from captum_kd.attr.samples import LayerSamples
 from captum_kd.functional import cam
-from captum_kd.functional.cam import Distances
-from captum_kd.models.activations import ReshapeTransform
 from captum_kd.models.gradients import layer_gradients, trace
 from captum_kd.models.layers import describe_layer
-from captum_kd.models.targets import class_indices, has_class_scores
+from captum_kd.models.side import Side
+from captum_kd.models.targets import Target, class_indices, has_class_scores
 from captum_kd.models.tokens import warn_of_channels_last
 
 
-class LayerSamples(NamedTuple):
-    """The explained samples at one layer, and the features that distances are taken to.
+class AtLayer(NamedTuple):
+    """What a map of one layer is made of.
 
-    ``reference_mean`` is the reference's channel mean; None where the batch is its own reference.
+    Attributes:
+        weights: Gradient of a scalar at each position of the layer, ``(n, c, *spatial)``.
+        activations: Shape ``(n, c, *spatial)``.
+        reference_mean: The reference's channel mean, ``(c,)``; None without a reference.
     """
 
+    weights: Tensor
     activations: Tensor
-    features: Tensor
-    others: Tensor
-    distances: Distances
     reference_mean: Tensor | None
 
 
-class TracedFeatures(NamedTuple):
+class DeepFeatures(NamedTuple):
     """What explained layers and feature layers gave in one forward pass, with the graph between them.
 
     Attributes:
-        layers: what each explained layer gave.
-        features: activations ``(n, c, *spatial)`` of each feature layer, with a graph.
-        reshape: what makes activations of what a layer gives.
-        output: what the model returned, with a graph.
-        role: how messages call the model.
-        names: how they call the explained layers.
-        means: channel means of the reference at the explained layers; None without a reference.
+        layers: What each explained layer gave.
+        features: Activations ``(n, c, *spatial)`` of each feature layer, with a graph.
+        reshape: Turns what a layer gives into activations.
+        output: What the model returned, with a graph.
+        role: What messages call the model.
+        names: What messages call the explained layers.
+        means: Channel means of the reference at the explained layers; None without a reference.
     """
 
     layers: list[Any]
@@ -52,22 +53,18 @@ class TracedFeatures(NamedTuple):
     names: list[str]
     means: list[Tensor] | None
 
-    def feature_activations(self) -> list[Tensor]:
+    def activations(self) -> list[Tensor]:
         """Activations of the feature layers, detached, in single or double precision."""
         return [_detached(value) for value in self.features]
 
-    def weights(
-        self, samples: Sequence[LayerSamples], gradients: Sequence[Tensor], channel: bool
-    ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """The objectives' gradient at each explained layer, summed over the feature layers.
+    def objective_weights(
+        self, samples: Sequence[LayerSamples], gradients: Sequence[Tensor]
+    ) -> list[AtLayer]:
+        """The objective's gradient at each explained layer, summed over the feature layers.
 
         Args:
-            samples: Of the feature layers.
-            gradients: With respect to their distances.
-            channel: Average the gradient over positions (Eq. 5).
-
-        Returns:
-            For each explained layer the weights, its activations and the reference's channel mean.
+            samples: The samples at the feature layers.
+            gradients: The objective's gradient with respect to their distances.
 
         Raises:
             ValueError: No feature layer depends on an explained layer.
@@ -80,18 +77,16 @@ class TracedFeatures(NamedTuple):
         ]
         return self._at_layers(
             layer_gradients(self.layers, self.features, seeds),
-            channel,
             "No feature layer depends on {}, which seems to run after them. Name later layers with "
             "feature_layer; feature_layer=None takes the explained layer's own features.",
         )
 
-    def class_weights(self, target: Any, channel: bool) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """The gradient of class scores at each explained layer; as :meth:`weights` returns it.
+    def class_weights(self, target: Target) -> list[AtLayer]:
+        """The gradient of class scores at each explained layer.
 
         Args:
-            target: Class index of each sample, see :func:`captum_kd.models.targets.class_indices`. None: the
+            target: Class index of each sample, see :func:`captum_kd.models.targets.class_indices`; None: the
                 model's prediction.
-            channel: Average the gradient over positions.
 
         Raises:
             ValueError: The output is not ``(n, num_classes)`` or does not depend on an explained layer.
@@ -112,77 +107,84 @@ class TracedFeatures(NamedTuple):
         classes = class_indices(target, self.output, count, self.role)
         seed = F.one_hot(classes.to(self.output.device), self.output.shape[1]).to(self.output)
         gradients = layer_gradients(self.layers, [self.output], [seed], keep_graph=True)
-        return self._at_layers(gradients, channel, alone)
+        return self._at_layers(gradients, alone)
 
-    def _at_layers(
-        self, gradients: Sequence[Any], channel: bool, otherwise: str
-    ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    def _at_layers(self, gradients: Sequence[Any], otherwise: str) -> list[AtLayer]:
         """Weights, activations and means of the explained layers, from gradients with respect to them."""
         result = []
         for i, (layer, gradient) in enumerate(zip(self.layers, gradients, strict=True)):
             if gradient is None:
                 raise ValueError(otherwise.format(self.names[i]))
-            weights = _detached(self.reshape(gradient))
-            if channel and weights.dim() > 2:
-                weights = weights.flatten(2).mean(-1)
             mean = None if self.means is None else self.means[i]
-            result.append((weights, _detached(self.reshape(layer)), mean))
+            weights, activations = (_detached(self.reshape(value)) for value in (gradient, layer))
+            result.append(AtLayer(weights, activations, mean))
         return result
 
 
-def trace_features(
-    forward_func: Callable[..., Any],
-    layers: Sequence[nn.Module],
-    feature_layers: Sequence[nn.Module],
+def deep_features(
+    side: Side[Callable[..., Any]],
     inputs: Tensor | tuple[Tensor, ...],
     additional_forward_args: Any,
     *,
     attribute_to_layer_input: bool,
-    reshape_transform: ReshapeTransform | None,
-    role: str,
     means: list[Tensor] | None,
-) -> TracedFeatures:
-    """Run one forward pass that keeps its graph; arguments as of :class:`~captum_kd.UniCAM`."""
-    modules = list(dict.fromkeys([*layers, *feature_layers]))
+) -> DeepFeatures:
+    """Run one forward pass that keeps its graph.
+
+    Args:
+        side: The model with its explained layers and its feature layers (None: the explained ones).
+        inputs: A tensor or a tuple of tensors.
+        additional_forward_args: Passed to the model after the inputs.
+        attribute_to_layer_input: Explain the layers' inputs instead of their outputs.
+        means: Channel means of the reference at the explained layers, or None.
+
+    Raises:
+        TypeError: A layer gives something else than one floating point tensor.
+        ValueError: A feature layer gives activations that are not ``(n, c, ...)`` or not finite.
+    """
+    transform = side.reshape_transform
+    feature_layers = side.layers if side.feature_layers is None else side.feature_layers
+    modules = list(dict.fromkeys([*side.layers, *feature_layers]))
     found, output = trace(
-        forward_func,
+        side.model,
         modules,
         inputs,
         additional_forward_args,
         attribute_to_layer_input=attribute_to_layer_input,
-        role=role,
+        role=side.role,
     )
     given = dict(zip(modules, found, strict=True))
-    names = [describe_layer(forward_func, layer, role) for layer in layers]
+    names = {layer: describe_layer(side.model, layer, side.role) for layer in modules}
 
     def reshape(value: Any) -> Tensor:
-        return value if reshape_transform is None else reshape_transform(value)
+        result: Tensor = value if transform is None else transform(value)
+        return result
 
-    for layer, value in given.items():
-        if reshape_transform is not None:
-            continue
-        name = describe_layer(forward_func, layer, role)
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"{name} gives {type(value).__name__}, but one floating point tensor is needed for gradients "
-                "at it. Pass a reshape_transform that picks it, for instance "
-                "reshape_transform=lambda output: output[0]."
-            )
-        warn_of_channels_last(name, value)
+    if transform is None:
+        for layer, value in given.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"{names[layer]} gives {type(value).__name__}, but one floating point tensor is needed "
+                    "for gradients at it. Pass a reshape_transform that picks it, for instance "
+                    "reshape_transform=lambda output: output[0]."
+                )
+            warn_of_channels_last(names[layer], value)
     with torch.inference_mode(False), torch.enable_grad():
         features = [reshape(given[layer]) for layer in feature_layers]
     for layer, value in zip(feature_layers, features, strict=True):
-        name = describe_layer(forward_func, layer, role)
         if value.dim() < 2:
             raise ValueError(
-                f"{name} gives activations of shape {tuple(value.shape)}, but (N, C, ...) is needed."
+                f"{names[layer]} gives activations of shape {tuple(value.shape)}, but (N, C, ...) is needed."
             )
         if not torch.isfinite(value).all():
             raise ValueError(
-                f"The activations of {name} hold NaN or infinite values. Check the weights and the input "
-                "scaling; under float16, run the model in float32 or bfloat16."
+                f"The activations of {names[layer]} hold NaN or infinite values. Check the weights and the "
+                "input scaling; under float16, run the model in float32 or bfloat16."
             )
-    return TracedFeatures([given[layer] for layer in layers], features, reshape, output, role, names, means)
+    explained = [given[layer] for layer in side.layers]
+    return DeepFeatures(
+        explained, features, reshape, output, side.role, [names[layer] for layer in side.layers], means
+    )
 
 
 def _detached(value: Tensor) -> Tensor:

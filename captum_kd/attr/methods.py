@@ -4,22 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
+from captum_kd.attr.deep_unicam import DeepUniCAM
 from captum_kd.attr.gradient_maps import captum_maps, grad_cam, gradient_x_activation
 from captum_kd.attr.pair import Pair
+from captum_kd.attr.pair_attribution import PairAttribution
+from captum_kd.attr.samples import LayerSamples
 from captum_kd.attr.unicam import UniCAM
+from captum_kd.functional.objectives import Objective, row_max
+from captum_kd.functional.pooling import centered
 from captum_kd.models.activations import ReshapeTransform
 from captum_kd.models.side import Side
 from captum_kd.models.targets import class_indices
 
-# One model's maps (n, c, h, w) of a layer for the given classes; channels are summed. What makes activations
-# of what the layer gives follows as a fifth argument where there is one.
-MapFunction = Callable[..., Tensor]
+
+class UserFunction(Protocol):
+    """A method of the user's: maps ``(n, c, h, w)`` of one model's layer for the given classes."""
+
+    def __call__(self, model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor, /) -> Tensor: ...
+
+
+class MapFunction(Protocol):
+    """A method for one model: maps ``(n, c, h, w)`` of a layer for the given classes; channels are summed."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        layer: nn.Module,
+        images: Tensor,
+        classes: Tensor,
+        reshape_transform: ReshapeTransform | None = None,
+        /,
+    ) -> Tensor: ...
+
+
+# What `compare` takes: names of METHODS, or a mapping of the user's names to these, to classes, to functions.
+Methods: TypeAlias = str | Sequence[str] | Mapping[str, str | type[LayerAttribution] | UserFunction]
 # Two maps (n, 1, h, w) of one layer: the student's side and the base model's side.
 TwoMaps = tuple[Tensor, Tensor]
 
@@ -34,7 +59,7 @@ class MapMethod(NamedTuple):
     maps: Callable[[Pair, Tensor, Tensor], list[TwoMaps]]
 
 
-def resolve_methods(methods: Any) -> dict[str, MapMethod]:
+def resolve_methods(methods: Methods) -> dict[str, MapMethod]:
     """Methods by name from what :func:`captum_kd.compare` takes.
 
     Args:
@@ -73,9 +98,27 @@ def resolve_methods(methods: Any) -> dict[str, MapMethod]:
     return {name: _resolve(name, name) for name in methods}
 
 
-def unicam(pair: Pair, images: Tensor, labels: Tensor, **options: Any) -> list[TwoMaps]:
-    """UniCAM, as published but for the options given, against the reference."""
-    method = UniCAM(
+class CentredUniCAM(UniCAM):
+    """UniCAM whose weights are multiplied with centred activations.
+
+    Distances do not see a shift of a channel; the product in Eq. 6 does.
+    """
+
+    def _activations(self, samples: LayerSamples) -> Tensor:
+        return centered(samples.activations, samples.reference_mean)
+
+
+def unicam(
+    pair: Pair,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    method: type[UniCAM] = UniCAM,
+    objective: str | Objective = "relevance",
+    pool: int | None = None,
+) -> list[TwoMaps]:
+    """The paper's method, with the objective and the pooling given."""
+    attribution = method(
         pair.student.model,
         pair.student.layers,
         pair.base.model,
@@ -83,14 +126,15 @@ def unicam(pair: Pair, images: Tensor, labels: Tensor, **options: Any) -> list[T
         label_embeddings=pair.label_embeddings,
         reference=pair.reference,
         reshape_transform=pair.student.reshape_transform,
-        **options,
+        objective=objective,
+        pool=pool,
     )
-    return list(zip(*method.attribute_all(images, labels), strict=True))
+    return list(zip(*attribution.attribute_all(images, labels), strict=True))
 
 
-def recommended_unicam(pair: Pair, **options: Any) -> UniCAM:
-    """:meth:`UniCAM.recommended` of a pair against its reference."""
-    return UniCAM.recommended(
+def deep_unicam(pair: Pair, method: type[DeepUniCAM] = DeepUniCAM, **options: Any) -> DeepUniCAM:
+    """A :class:`~captum_kd.DeepUniCAM` of a pair, with further options of its constructor."""
+    return method(
         pair.student.model,
         pair.student.layers,
         pair.base.model,
@@ -104,8 +148,8 @@ def recommended_unicam(pair: Pair, **options: Any) -> UniCAM:
 def recommended(
     pair: Pair, images: Tensor, labels: Tensor, *, signed: bool = False, **options: Any
 ) -> list[TwoMaps]:
-    """:meth:`UniCAM.recommended`, which needs no labels, with further options."""
-    maps = recommended_unicam(pair, **options).attribute_all(images, relu_attributions=not signed)
+    """Maps by :func:`deep_unicam`, which needs no labels: signed ones, or their positive part."""
+    maps = deep_unicam(pair, **options).attribute_all(images, relu_attributions=not signed)
     return list(zip(*maps, strict=True))
 
 
@@ -163,48 +207,52 @@ METHODS: dict[str, MapMethod] = {
     "gradient x activation difference": MapMethod(
         UNIQUE_SIDES, partial(difference, function=gradient_x_activation)
     ),
-    "UniCAM, published objective": MapMethod(UNIQUE_SIDES, partial(unicam, objective="relevance")),
-    "UniCAM, row maximum": MapMethod(UNIQUE_SIDES, partial(unicam, objective="row_max")),
+    "UniCAM, published objective": MapMethod(UNIQUE_SIDES, unicam),
+    "UniCAM, row maximum": MapMethod(UNIQUE_SIDES, partial(unicam, objective=row_max)),
     "UniCAM, uniqueness": MapMethod(
-        UNIQUE_SIDES, partial(unicam, objective="uniqueness", pool=1, center=True)
+        UNIQUE_SIDES, partial(unicam, method=CentredUniCAM, objective="uniqueness", pool=1)
     ),
     "UniCAM, recommended": MapMethod(UNIQUE_SIDES, recommended),
     "UniCAM, recommended, signed": MapMethod(UNIQUE_SIDES, partial(recommended, signed=True)),
 }
-"""What :func:`captum_kd.compare` makes maps by, each with the names of its two sides.
+"""The methods that :func:`captum_kd.compare` knows, each with the names of its two sides.
 
-Of the student and of the base model, for the class that each predicts: "Grad-CAM", "gradient x activation".
-What one of these maps has beyond the other: "Grad-CAM difference", "gradient x activation difference".
-UniCAM: "UniCAM, published objective", the constructor's defaults; "UniCAM, row maximum"; "UniCAM,
-uniqueness", of the layer's own features, pooled and centred; "UniCAM, recommended", which is
-:meth:`~captum_kd.UniCAM.recommended`; and "UniCAM, recommended, signed", the same without ReLU.
+- Maps of each model, for the class that it predicts: "Grad-CAM", "gradient x activation".
+- What one of these maps has beyond the other: "Grad-CAM difference", "gradient x activation difference".
+- The paper's :class:`~captum_kd.UniCAM`: "UniCAM, published objective" (its defaults); "UniCAM, row maximum";
+  "UniCAM, uniqueness" (the layer's own features, globally pooled, and centred activations).
+- The recommended :class:`~captum_kd.DeepUniCAM`: "UniCAM, recommended, signed", and its positive part,
+  "UniCAM, recommended".
 """
 
 
-def _resolve(method: Any, name: Any) -> MapMethod:
+def _resolve(method: str | type[LayerAttribution] | UserFunction, name: object) -> MapMethod:
     if isinstance(method, str):
         if method not in METHODS:
             raise ValueError(
                 f"methods: {method!r} is unknown. Valid names are {', '.join(map(repr, METHODS))}."
             )
         return METHODS[method]
-    if isinstance(method, type) and issubclass(method, UniCAM):
+    if isinstance(method, type) and issubclass(method, PairAttribution):
         raise TypeError(
-            f"methods: {name!r} is UniCAM, which explains a pair. Name one of "
+            f"methods: {name!r} is {method.__name__}, which explains a pair. Name one of "
             f"{', '.join(repr(m) for m in METHODS if m.startswith('UniCAM'))} instead."
         )
-    captum_class = isinstance(method, type) and issubclass(method, LayerAttribution)
-    if not captum_class and (isinstance(method, type) or not callable(method)):
+    function: MapFunction
+    if isinstance(method, type) and issubclass(method, LayerAttribution):
+        function = partial(captum_maps, method)
+    elif isinstance(method, type) or not callable(method):
         raise TypeError(
             f"methods: {name!r} must be a valid name, a Captum LayerAttribution class or a function "
             f"(model, layer, images, classes) -> maps; got {method!r}."
         )
-    function = partial(captum_maps if captum_class else _users_maps, method)
+    else:
+        function = partial(_users_maps, method)
     return MapMethod(MODEL_SIDES, partial(both_models, function=function))
 
 
 def _users_maps(
-    method: Callable[..., Tensor],
+    method: UserFunction,
     model: nn.Module,
     layer: nn.Module,
     images: Tensor,
@@ -216,15 +264,14 @@ def _users_maps(
 
 
 def _model_maps(function: MapFunction, side: Side[nn.Module], images: Tensor) -> list[Tensor]:
-    if side.reshape_transform is not None:
-        function = partial(function, reshape_transform=side.reshape_transform)
     with torch.no_grad():
         predicted = class_indices(None, side.model(images), len(images), side.role)
     result = []
     for layer in side.layers:
         # Captum needs inputs with gradients where the weights are frozen, and the caller may have none.
         with torch.enable_grad():
-            maps = function(side.model, layer, images.detach().clone().requires_grad_(), predicted)
+            inputs = images.detach().clone().requires_grad_()
+            maps = function(side.model, layer, inputs, predicted, side.reshape_transform)
         if not isinstance(maps, Tensor) or maps.dim() != 4 or len(maps) != len(images):
             given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
             raise ValueError(f"A method must give maps of shape ({len(images)}, c, h, w), got {given}.")

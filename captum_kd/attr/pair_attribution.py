@@ -1,46 +1,65 @@
-"""A Captum layer attribution of two models: runs both on samples, and keeps what a reference gave."""
+"""A Captum layer attribution of two models: it runs both on samples, and keeps what a reference gave."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from captum.attr import LayerAttribution
+from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_kd.attr.deep_features import trace_features
-from captum_kd.attr.reference import read_reference
-from captum_kd.attr.samples import ModelReference, ModelSamples, model_reference, model_samples
+from captum_kd.attr.reference import Inputs, ModelReference, Reference, model_reference, read_reference
+from captum_kd.functional.cam import DIRECTIONS, Direction
+from captum_kd.functional.centering import check_sample_count
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.models.activations import ReshapeTransform, capture, weights_version
 from captum_kd.models.layers import Layers, pair_layers
-from captum_kd.models.targets import class_indices, has_class_scores
+from captum_kd.models.side import Side
+from captum_kd.models.targets import Target, class_indices, has_class_scores
 
-ROLES = ("student", "base model")
+Maps: TypeAlias = Tensor | list[Tensor]
 # Whether class labels are needed, used where a model's output or the caller gives them, or ignored.
-LabelUse = Literal["needed", "if known", "ignored"]
+LabelUse: TypeAlias = Literal["needed", "if known", "ignored"]
+
+
+class UniqueAttributions(NamedTuple):
+    """Maps of both directions: what the student has beyond the base model, and the reverse."""
+
+    distilled: Maps
+    residual: Maps
+
+
+class Call(NamedTuple):
+    """What one call of ``attribute`` was given for the models to run on."""
+
+    inputs: Inputs
+    target: Target
+    additional_forward_args: Any
+    attribute_to_layer_input: bool
 
 
 class PairAttribution(LayerAttribution):
-    """Layers of two models, with what distances of their features are taken to.
+    """Layers of two models, and the samples that distances between their features are taken to.
 
-    :class:`~captum_kd.UniCAM` documents the arguments.
+    :class:`~captum_kd.UniCAM` and :class:`~captum_kd.DeepUniCAM` document the arguments; they say what a map
+    is in :meth:`_signed_maps`.
 
     Args:
         forward_func: The student.
         layer: Its layer or layers.
         base_model: The model that it is compared with.
-        base_layer: Layers of that, in the same order, or None for those of the same names.
-        label_embeddings: What classes are represented by.
+        base_layer: The base model's layers in the same order; None: those of the same names.
+        feature_layers: Layers of both models that distances are taken between; None: the explained ones.
+        label_embeddings: What represents the classes.
         pool: Grid of average pooling, or None.
-        reference: What distances are taken to, or None for the batch itself.
-        reshape_transform: Makes activations of what a layer gives.
-        device_ids: Under DataParallel.
-        feature_layer: Layers that distances are taken between, or None for ``layer``.
-        base_feature_layer: Those of the base model.
+        reference: The samples that distances are taken to; None: those of the batch.
+        reshape_transform: Turns what a layer gives into activations.
+        device_ids: Device order under DataParallel.
         label_use: Whether labels are needed.
-        traced: Keep the graph from the explained layers to the output.
+        relu: Whether maps keep only positive values unless a call says otherwise.
     """
 
     def __init__(
@@ -50,93 +69,138 @@ class PairAttribution(LayerAttribution):
         base_model: Callable[..., Any],
         base_layer: Layers | None,
         *,
+        feature_layers: tuple[list[nn.Module], list[nn.Module]] | None,
         label_embeddings: LabelEmbeddings | Tensor | None,
         pool: int | None,
-        reference: Any,
+        reference: Reference | None,
         reshape_transform: ReshapeTransform | None,
         device_ids: list[int] | None,
-        feature_layer: Layers | None,
-        base_feature_layer: Layers | None,
         label_use: LabelUse,
-        traced: bool,
+        relu: bool,
     ) -> None:
         for option, model in (("forward_func", forward_func), ("base_model", base_model)):
             if not callable(model):
                 raise TypeError(f"{option} must be callable, got {type(model).__name__}.")
-        super().__init__(forward_func, layer, device_ids)
-        self.base_model = base_model
-        self._layers, self._base_layers = pair_layers(forward_func, layer, base_model, base_layer)
+        layers, base_layers = pair_layers(forward_func, layer, base_model, base_layer)
+        super().__init__(forward_func, layers if isinstance(layer, (list, tuple)) else layers[0], device_ids)
         if pool is not None and (not isinstance(pool, int) or pool < 1):
             raise ValueError(f"pool must be None or a grid size of at least 1, got {pool!r}.")
-        self._feature_layers: tuple[list[nn.Module], list[nn.Module]] | None = None
-        if feature_layer is not None:
-            try:
-                self._feature_layers = pair_layers(
-                    forward_func, feature_layer, base_model, base_feature_layer
-                )
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"feature_layer: {error}") from error
-        elif base_feature_layer is not None:
-            raise ValueError("base_feature_layer is given, but no feature_layer.")
+        ours, theirs = feature_layers or (None, None)
+        self.base_model = base_model
+        self.sides = (
+            Side(forward_func, layers, "student", reshape_transform, ours),
+            Side(base_model, base_layers, "base model", reshape_transform, theirs),
+        )
         self.label_embeddings = label_embeddings
         self.pool = pool
         self.reshape_transform = reshape_transform
         self._label_use = label_use
-        self._traced = traced or feature_layer is not None
+        self._relu = relu
         self._reference = None if reference is None else read_reference(reference)
         self._reference_cache: tuple[Any, list[ModelReference]] | None = None
 
-    def _samples(
+    @log_usage()
+    def attribute(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
-        target: Any,
-        additional_forward_args: Any,
-        layer_input: bool,
-    ) -> list[ModelSamples]:
-        """The samples in both models, the student's first."""
-        references = self._references(additional_forward_args, layer_input)
-        samples = []
-        for side, reference in enumerate(references):
-            traced = None
-            if not self._traced:
-                activations, classes = self._run(side, inputs, target, additional_forward_args, layer_input)
-            else:
-                layers = (self._layers, self._base_layers)[side]
-                means = None if reference is None else reference.means()
-                traced = trace_features(
-                    (self.forward_func, self.base_model)[side],
-                    layers,
-                    layers if self._feature_layers is None else self._feature_layers[side],
-                    inputs,
-                    additional_forward_args,
-                    attribute_to_layer_input=layer_input,
-                    reshape_transform=self.reshape_transform,
-                    role=ROLES[side],
-                    means=means,
-                )
-                activations = traced.feature_activations()
-                classes = self._classes(target, traced.output, len(activations[0]), ROLES[side])
-            with torch.autocast(activations[0].device.type, enabled=False):
-                found = model_samples(activations, classes, self.label_embeddings, self.pool, reference)
-                samples.append(found._replace(traced=traced))
-        return samples
+        inputs: Inputs,
+        target: Target = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        relu_attributions: bool | None = None,
+        attr_dim_summation: bool = True,
+        *,
+        features: Direction = "distilled",
+    ) -> Maps:
+        """Map what only one of the two models has learnt.
 
-    def _references(
-        self, additional_forward_args: Any, layer_input: bool
-    ) -> list[ModelReference] | list[None]:
+        Args:
+            inputs: A tensor or a tuple of tensors with the samples in dimension 0, as in Captum. Without
+                ``reference`` at least 4 samples are needed, and each map depends on all of them.
+            target: Class index of each sample: an int for all, a list, or a tensor ``(n,)``. None: each
+                model's own prediction. The class of :class:`UniCAM` describes what it is used for.
+            additional_forward_args: Passed to both models after the inputs.
+            attribute_to_layer_input: Explain the layer's input instead of its output.
+            relu_attributions: Keep only positive values (True), or give the signed map (False). None: True
+                for :class:`UniCAM` (Eq. 6), False for :class:`DeepUniCAM`.
+            attr_dim_summation: Sum over channels. False gives a map per channel (UniCAM only).
+            features: "distilled" (the student given the base model) or "residual" (the base model given the
+                student; these maps have the size of the base model's layer).
+
+        Returns:
+            Maps of shape ``(n, 1, *spatial)``, or ``(n, c, *spatial)`` without summation, at the layer's
+            resolution, float32 (float64 for a float64 model); a list of them if ``layer`` is a list.
+            Maps are zero where the two models share everything. Where the models differ by rounding alone
+            (the same weights, one of them compiled), maps are rounding noise: look at their size before
+            their shape.
+
+        Raises:
+            ValueError: Fewer than 4 samples without a reference; a target that is missing, out of range or
+                of the wrong length; too few label embeddings; an unknown word for ``features``;
+                activations that are not finite or not ``(n, c, ...)``; feature layers that do not depend on
+                an explained layer; ``attr_dim_summation=False`` for :class:`DeepUniCAM`.
+        """
+        one_of(features, DIRECTIONS, "features")
+        call = Call(inputs, target, additional_forward_args, attribute_to_layer_input)
+        return self._explain(call, relu_attributions, attr_dim_summation, (features,))[0]
+
+    @log_usage()
+    def attribute_all(
+        self,
+        inputs: Inputs,
+        target: Target = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        relu_attributions: bool | None = None,
+        attr_dim_summation: bool = True,
+    ) -> UniqueAttributions:
+        """Map both directions at every layer from one forward pass of each model.
+
+        It takes the arguments of :meth:`attribute` except ``features``.
+
+        Returns:
+            ``UniqueAttributions(distilled, residual)``, each as :meth:`attribute` returns it.
+        """
+        call = Call(inputs, target, additional_forward_args, attribute_to_layer_input)
+        return UniqueAttributions(*self._explain(call, relu_attributions, attr_dim_summation, DIRECTIONS))
+
+    @abstractmethod
+    def _signed_maps(
+        self,
+        call: Call,
+        references: Sequence[ModelReference | None],
+        sum_channels: bool,
+        directions: tuple[Direction, ...],
+    ) -> Mapping[Direction, list[Tensor]]:
+        """The signed maps of every layer, by direction."""
+
+    @torch.no_grad()
+    def _explain(
+        self, call: Call, relu: bool | None, sum_channels: bool, directions: tuple[Direction, ...]
+    ) -> list[Maps]:
+        if self._reference is None:
+            first = call.inputs[0] if isinstance(call.inputs, tuple) else call.inputs
+            check_sample_count(len(first) if isinstance(first, Tensor) and first.dim() else 0)
+        signed = self._signed_maps(call, self._references(call), sum_channels, directions)
+        relu = self._relu if relu is None else relu
+        results: list[Maps] = []
+        for direction in directions:
+            maps = [value.relu() for value in signed[direction]] if relu else signed[direction]
+            results.append(maps if isinstance(self.layer, list) else maps[0])
+        return results
+
+    def _references(self, call: Call) -> Sequence[ModelReference | None]:
         """The reference in both models; computed again only when weights have changed."""
         if self._reference is None:
             return [None, None]
-        key = (layer_input, weights_version(self.forward_func), weights_version(self.base_model))
+        versions = [weights_version(side.model) for side in self.sides]
+        key = (call.attribute_to_layer_input, *versions)
         if self._reference_cache is None or self._reference_cache[0] != key:
             result = []
-            for side in range(2):
-                runs = [
-                    self._run(side, b.inputs, b.target, additional_forward_args, layer_input)
-                    for b in self._reference
-                ]
+            for side in self.sides:
+                calls = [call._replace(inputs=batch.inputs, target=batch.target) for batch in self._reference]
+                runs = [self._run(side, batch) for batch in calls]
                 activations, targets = zip(*runs, strict=True)
-                count = 0 if self._feature_layers is None else len(self._feature_layers[side])
+                count = len(side.feature_layers or ())
                 with torch.autocast(activations[0][0].device.type, enabled=False):
                     features = [batch[-count:] if count else batch for batch in activations]
                     explained = [batch[:-count] for batch in activations] if count else []
@@ -144,36 +208,37 @@ class PairAttribution(LayerAttribution):
             self._reference_cache = (key, result)
         return self._reference_cache[1]
 
-    def _run(
-        self,
-        side: int,
-        inputs: Tensor | tuple[Tensor, ...],
-        target: Any,
-        additional_forward_args: Any,
-        layer_input: bool,
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """One forward pass of one model: activations per layer, and class indices where labels are needed.
+    def _run(self, side: Side[Callable[..., Any]], call: Call) -> tuple[list[Tensor], Tensor | None]:
+        """One forward pass: activations of each layer, and class indices where labels are used.
 
-        Feature layers, if any, come after the explained ones.
+        Feature layers, if there are any, come after the explained ones.
         """
-        explained = (self._layers, self._base_layers)[side]
-        features = [] if self._feature_layers is None else self._feature_layers[side]
         activations, output = capture(
-            (self.forward_func, self.base_model)[side],
-            [*explained, *features],
-            inputs,
-            additional_forward_args,
-            attribute_to_layer_input=layer_input,
-            reshape_transform=self.reshape_transform,
+            side.model,
+            [*side.layers, *(side.feature_layers or ())],
+            call.inputs,
+            call.additional_forward_args,
+            attribute_to_layer_input=call.attribute_to_layer_input,
+            reshape_transform=side.reshape_transform,
             device_ids=self.device_ids,
-            role=ROLES[side],
+            role=side.role,
         )
-        return activations, self._classes(target, output, len(activations[0]), ROLES[side])
+        return activations, self._classes(call.target, output, len(activations[0]), side.role)
 
-    def _classes(self, target: Any, output: Any, count: int, role: str) -> Tensor | None:
+    def _classes(self, target: Target, output: Any, count: int, role: str) -> Tensor | None:
         """Class indices where labels are needed or known."""
         known = target is not None or (self._label_use == "if known" and has_class_scores(output))
         if not known and self._label_use != "needed":
             return None
         indices = class_indices(target, output, count, role)  # a bad target is an error in any case
         return None if self._label_use == "ignored" else indices
+
+
+def one_of(word: Any, words: Sequence[str], option: str) -> None:
+    """Check a word that an option was given.
+
+    Raises:
+        ValueError: It is not one of ``words``.
+    """
+    if word not in words:
+        raise ValueError(f"{option} must be one of {tuple(words)}, got {word!r}.")

@@ -1,15 +1,18 @@
-"""The samples that distances are taken against, so that a map does not depend on its batch."""
+"""The samples that distances are taken to, so that a map does not depend on its batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from captum_kd.functional.distance import pairwise_distances
+from captum_kd.functional.pooling import channel_mean, pool_activations
+
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...]
-# Inputs, or a pair of inputs and their target, or batches of either (a DataLoader).
+# Inputs; a pair of inputs and target; or batches of either, such as a DataLoader gives.
 Reference: TypeAlias = Tensor | tuple[Inputs, Any] | Iterable[Tensor | tuple[Inputs, Any] | list[Any]]
 
 
@@ -18,6 +21,61 @@ class ReferenceBatch(NamedTuple):
 
     inputs: tuple[Tensor, ...]
     target: Tensor | None
+
+
+class LayerReference(NamedTuple):
+    """The reference samples at one layer.
+
+    Attributes:
+        features: Pooled activations ``(m, c, *grid)``.
+        within: Distances between them, ``(m, m)``.
+        channel_mean: Mean of each channel over samples and positions, ``(c,)``.
+    """
+
+    features: Tensor
+    within: Tensor
+    channel_mean: Tensor
+
+
+class ModelReference(NamedTuple):
+    """The reference samples in one model.
+
+    Attributes:
+        layers: The samples at each layer that distances are taken at.
+        target: Class indices ``(m,)``; None where labels are not needed.
+        explained_means: Channel means at the explained layers, where these are other layers.
+    """
+
+    layers: list[LayerReference]
+    target: Tensor | None
+    explained_means: list[Tensor]
+
+    def means(self) -> list[Tensor]:
+        """The channel means at the explained layers."""
+        return self.explained_means or [layer.channel_mean for layer in self.layers]
+
+
+def model_reference(
+    activations: Sequence[Sequence[Tensor]],
+    targets: Sequence[Tensor | None],
+    pool: int | None,
+    explained: Sequence[Sequence[Tensor]] = (),
+) -> ModelReference:
+    """Put the batches of a reference together.
+
+    Args:
+        activations: Activations by batch and layer, each of shape ``(batch, c, *spatial)``.
+        targets: Class indices ``(batch,)`` by batch, or None.
+        pool: Grid of average pooling, or None.
+        explained: Activations by batch and explained layer, where these are other layers.
+    """
+    layers = []
+    for batches in zip(*activations, strict=True):
+        features = torch.cat([pool_activations(a, pool) for a in batches])
+        layers.append(LayerReference(features, pairwise_distances(features), channel_mean(batches)))
+    known = [t for t in targets if t is not None]
+    means = [channel_mean(batches) for batches in zip(*explained, strict=True)]
+    return ModelReference(layers, torch.cat(known) if len(known) == len(targets) else None, means)
 
 
 def read_reference(reference: Reference) -> list[ReferenceBatch]:

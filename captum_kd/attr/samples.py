@@ -1,4 +1,4 @@
-"""What UniCAM needs to know of one model: activations, pooled features and their distances."""
+"""What UniCAM needs to know of the explained samples in one model: activations, features and distances."""
 
 from __future__ import annotations
 
@@ -8,44 +8,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_kd.attr.deep_features import LayerSamples, TracedFeatures
-from captum_kd.functional.cam import Distances, channel_mean, pool_activations
+from captum_kd.attr.reference import LayerReference, ModelReference
 from captum_kd.functional.distance import pairwise_distances
+from captum_kd.functional.objectives import Distances, Objective, distances_gradient
+from captum_kd.functional.pooling import pool_activations
 from captum_kd.labels import LabelEmbeddings, embedding_rows
 
 
-class LayerReference(NamedTuple):
-    """The reference samples at one layer."""
+class LayerSamples(NamedTuple):
+    """The explained samples at one layer.
 
-    features: Tensor
-    within: Tensor
-    channel_mean: Tensor
-
-
-class ModelReference(NamedTuple):
-    """The reference samples in one model; ``target`` is None where labels are not needed.
-
-    ``explained_means`` are the channel means at explained layers that are not ``layers``.
+    Attributes:
+        activations: Shape ``(n, c, *spatial)``.
+        features: The activations, pooled: ``(n, c, *grid)``.
+        others: Features of the samples that distances are taken to, ``(m, c, *grid)``.
+        distances: Distances between ``features`` and ``others``.
+        reference_mean: The channel mean of the reference; None where the batch is its own reference.
     """
 
-    layers: list[LayerReference]
-    target: Tensor | None
-    explained_means: list[Tensor]
-
-    def means(self) -> list[Tensor]:
-        """The channel means at the explained layers."""
-        return self.explained_means or [layer.channel_mean for layer in self.layers]
+    activations: Tensor
+    features: Tensor
+    others: Tensor
+    distances: Distances
+    reference_mean: Tensor | None
 
 
 class ModelSamples(NamedTuple):
-    """The explained samples in one model; ``labels`` is None where labels are not needed.
-
-    ``traced`` connects explained layers to ``layers``; None where they are the same.
-    """
+    """The explained samples in one model; ``labels`` is None where labels are not needed."""
 
     layers: list[LayerSamples]
     labels: Distances | None
-    traced: TracedFeatures | None = None
 
 
 def model_samples(
@@ -55,12 +47,12 @@ def model_samples(
     pool: int | None,
     reference: ModelReference | None,
 ) -> ModelSamples:
-    """Distances at every layer and of the labels: among the samples, or to a reference.
+    """Take the distances at every layer and of the labels: between the samples, or to a reference.
 
     Args:
-        activations: Per layer, shape ``(n, c, *spatial)``.
+        activations: Activations ``(n, c, *spatial)`` of each layer.
         target: Class indices ``(n,)``, or None.
-        label_embeddings: What the classes are represented by, see :func:`captum_kd.labels.embedding_rows`.
+        label_embeddings: What represents the classes, see :func:`captum_kd.labels.embedding_rows`.
         pool: Grid of average pooling, or None.
         reference: From :func:`model_reference`.
     """
@@ -79,27 +71,26 @@ def model_samples(
     return ModelSamples(layers, labels)
 
 
-def model_reference(
-    activations: Sequence[Sequence[Tensor]],
-    targets: Sequence[Tensor | None],
-    pool: int | None,
-    explained: Sequence[Sequence[Tensor]] = (),
-) -> ModelReference:
-    """The reference from its batches.
+def objective_gradients(objective: Objective, explained: ModelSamples, other: ModelSamples) -> list[Tensor]:
+    """The gradient of an objective with respect to the explained model's distances, layer by layer.
 
     Args:
-        activations: Per batch and layer, shape ``(batch, c, *spatial)``.
-        targets: Per batch, class indices ``(batch,)``, or None.
-        pool: Grid of average pooling, or None.
-        explained: Per batch and explained layer, activations, where these are other layers.
+        objective: See :mod:`captum_kd.functional.objectives`.
+        explained: The samples in the explained model.
+        other: The samples in the other model.
+
+    Returns:
+        Gradients of the shape of each layer's ``distances.to``.
     """
-    layers = []
-    for batches in zip(*activations, strict=True):
-        features = torch.cat([pool_activations(a, pool) for a in batches])
-        layers.append(LayerReference(features, pairwise_distances(features), channel_mean(batches)))
-    known = [t for t in targets if t is not None]
-    means = [channel_mean(batches) for batches in zip(*explained, strict=True)]
-    return ModelReference(layers, torch.cat(known) if len(known) == len(targets) else None, means)
+    return [
+        distances_gradient(
+            objective,
+            mine.distances,
+            theirs.distances.like(mine.distances.to),
+            None if explained.labels is None else explained.labels.like(mine.distances.to),
+        )
+        for mine, theirs in zip(explained.layers, other.layers, strict=True)
+    ]
 
 
 def _among_themselves(activations: Tensor, pool: int | None) -> LayerSamples:

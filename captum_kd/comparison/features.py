@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_kd.attr.reference import read_reference
-from captum_kd.functional.cam import pool_activations
+from captum_kd.functional.pooling import pool_activations
 from captum_kd.models.activations import capture
 from captum_kd.models.layers import describe_layer
 from captum_kd.models.side import Side

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_kd.attr.methods import recommended_unicam
+from captum_kd.attr.methods import deep_unicam
 from captum_kd.attr.pair import Pair
 from captum_kd.comparison.features import Stream, layer_features
 from captum_kd.functional.perturbation import road
@@ -41,7 +41,7 @@ class KeptFeatures:
 
     def __init__(self, pairs: Mapping[str, Pair], pool: int, share: float, seed: int) -> None:
         self.pairs = pairs
-        self.methods = {name: recommended_unicam(pair, class_evidence=False) for name, pair in pairs.items()}
+        self.methods = {name: deep_unicam(pair, class_evidence=False) for name, pair in pairs.items()}
         self.pool, self.share, self.seed = pool, share, seed
 
     def __call__(self, images: Tensor) -> dict[KeptKey, Tensor]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from captum_kd.functional.cam import pool_activations
 from captum_kd.functional.correlation import Estimator, check_estimator
 from captum_kd.functional.perturbation import road
+from captum_kd.functional.pooling import pool_activations
 from captum_kd.models.activations import capture
 from captum_kd.models.layers import as_layer_list, check_membership
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+# None: the model's own prediction. An int: the same class for all samples. Else one class index per sample.
+Target: TypeAlias = int | Sequence[int] | Tensor | None
 
-def class_indices(target: Any, output: Any, count: int, role: str = "model") -> Tensor:
+
+def class_indices(target: Target, output: Any, count: int, role: str = "model") -> Tensor:
     """One class index per sample.
 
     Args:

@@ -7,19 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_kd.functional.cam import (
+from captum_kd.functional.cam import activation_gradient, attribution_map, channel_weights
+from captum_kd.functional.distance import pairwise_distances
+from captum_kd.functional.objectives import (
+    OBJECTIVES,
     Distances,
-    activation_gradient,
-    attribution_map,
-    channel_mean,
-    channel_weights,
+    Objective,
     distances_gradient,
     objective_gradient,
-    pool_activations,
-    positions_of,
 )
-from captum_kd.functional.distance import pairwise_distances
-from captum_kd.functional.objectives import OBJECTIVES, Objective
+from captum_kd.functional.pooling import channel_mean, pool_activations, positions_of
 
 N, M, CHANNELS = 7, 6, 3
 ADAPTIVE = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from captum_kd.functional.evidence import add_evidence, class_evidence
+from captum_kd.functional.cam import add_evidence, class_evidence
 
 
 def test_by_hand() -> None:

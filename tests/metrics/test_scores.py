@@ -26,7 +26,7 @@ from captum_kd.functional import (
     road,
     semipartial_distance_correlation,
 )
-from captum_kd.functional.cam import pool_activations
+from captum_kd.functional.pooling import pool_activations
 from captum_kd.models.activations import capture
 from tests.networks import classes, images, pair
 

@@ -13,11 +13,13 @@ from captum_kd.attr.methods import (
     UNIQUE_SIDES,
     MapMethod,
     TwoMaps,
+    deep_unicam,
     difference,
     recommended,
-    recommended_unicam,
 )
 from captum_kd.attr.pair import Pair
+from captum_kd.benchmark.localization.ablations import ChannelWeights, NotCentred, OneDirection
+from captum_kd.models.activations import ReshapeTransform
 
 # Captum's LayerLRP and LayerDeepLift do not run on residual blocks that use one ReLU twice.
 INTEGRATION_STEPS = 8
@@ -29,18 +31,25 @@ SIGNED = ", signed"
 CEILING = "perfect masks"
 
 
-def integrated_gradients(model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+def integrated_gradients(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Tensor:
     """Captum's LayerIntegratedGradients from an image of mid grey, summed over channels, with ReLU."""
     method = LayerIntegratedGradients(model, layer)
     maps: Tensor = method.attribute(
         images, target=classes, n_steps=INTEGRATION_STEPS, internal_batch_size=8 * len(images)
     )
+    maps = maps if reshape_transform is None else reshape_transform(maps)
     return maps.sum(1, keepdim=True).relu()
 
 
 def asked_for_label(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]:
-    """:meth:`UniCAM.recommended` with the evidence for the label, whatever the models predict; signed."""
-    maps = recommended_unicam(pair).attribute_all(images, target=labels, relu_attributions=False)
+    """The recommended method with evidence for the label, whatever the models predict; signed."""
+    maps = deep_unicam(pair).attribute_all(images, target=labels)
     return list(zip(*maps, strict=True))
 
 
@@ -51,16 +60,16 @@ LOCALIZATION_METHODS: dict[str, MapMethod] = {
         UNIQUE_SIDES, partial(recommended, signed=True, class_evidence=False)
     ),
     "UniCAM, recommended, one direction, signed": MapMethod(
-        UNIQUE_SIDES, partial(recommended, signed=True, contrast=False, class_evidence=False)
+        UNIQUE_SIDES, partial(recommended, signed=True, method=OneDirection, class_evidence=False)
     ),
     "UniCAM, recommended, own features, signed": MapMethod(
         UNIQUE_SIDES, partial(recommended, signed=True, feature_layer=None)
     ),
     "UniCAM, recommended, channel weights, signed": MapMethod(
-        UNIQUE_SIDES, partial(recommended, signed=True, combine="channel")
+        UNIQUE_SIDES, partial(recommended, signed=True, method=ChannelWeights)
     ),
     "UniCAM, recommended, not centred, signed": MapMethod(
-        UNIQUE_SIDES, partial(recommended, signed=True, center=False)
+        UNIQUE_SIDES, partial(recommended, signed=True, method=NotCentred)
     ),
     "UniCAM, recommended, asked for label, signed": MapMethod(UNIQUE_SIDES, asked_for_label),
     "integrated gradients difference": MapMethod(
