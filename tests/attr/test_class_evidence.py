@@ -1,4 +1,4 @@
-"""Class evidence in UniCAM maps: against Captum's gradient methods, and identities."""
+"""Class evidence in DeepUniCAM maps: against Captum's gradient methods, and identities."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
-from captum_kd import UniCAM
+from captum_kd import DeepUniCAM
+from captum_kd.benchmark.localization.ablations import ChannelWeights, NotCentred
 from captum_kd.models.gradients import trace
-from tests.attr.test_feature_layers import COUNT, Stages, images, pair
+from tests.attr.test_deep_unicam import COUNT, Stages, images, pair
 
 
 def spread(maps: Tensor) -> Tensor:
@@ -28,17 +29,21 @@ def captums_evidence(model: Stages, layer: nn.Module, combine: str, target: Any)
     return maps.detach() / spread(maps.detach())
 
 
-@pytest.mark.parametrize("combine", ["channel", "elementwise"])
+@pytest.mark.parametrize("method", [ChannelWeights, DeepUniCAM])
 @pytest.mark.parametrize("target", [None, 2, torch.arange(COUNT) % 4])
 @pytest.mark.parametrize("own_features", [False, True])
-def test_evidence_is_that_of_captums_gradient_methods(combine: str, target: Any, own_features: bool) -> None:
+def test_evidence_is_that_of_captums_gradient_methods(
+    method: type[DeepUniCAM], target: Any, own_features: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student, base = pair()
-    options = {"objective": "uniqueness", "pool": 1, "contrast": True, "combine": combine}
-    options["feature_layer"] = None if own_features else student.third
-    unique = UniCAM(student, student.first, base, **options)
-    both = UniCAM(student, student.first, base, class_evidence=True, **options)
-    found = both.attribute_all(images(), target, relu_attributions=False)
-    alone = unique.attribute_all(images(), target, relu_attributions=False)
+    # Captum knows nothing of centred activations.
+    monkeypatch.setattr(method, "_activations", NotCentred._activations)
+    options = {"feature_layer": None if own_features else student.third}
+    unique = method(student, student.first, base, class_evidence=False, **options)
+    both = method(student, student.first, base, **options)
+    found = both.attribute_all(images(), target)
+    alone = unique.attribute_all(images(), target)
+    combine = "channel" if method is ChannelWeights else "elementwise"
     ours, theirs = (captums_evidence(model, model.first, combine, target) for model in (student, base))
     for maps, without, beyond in zip(found, alone, (ours - theirs, theirs - ours), strict=True):
         torch.testing.assert_close(maps, without + beyond * spread(without) / spread(beyond))
@@ -50,12 +55,12 @@ def test_without_a_target_each_model_is_asked_for_its_own_prediction() -> None:
     twin.load_state_dict(student.state_dict())
     with torch.no_grad():
         twin.first.weight += 1e-3
-    unicam = UniCAM.recommended(student, student.second, twin, feature_layer=student.third)
+    unicam = DeepUniCAM(student, student.second, twin, feature_layer=student.third)
     predicted = student(images()).argmax(1)
     assert torch.equal(predicted, twin(images()).argmax(1))
-    maps = unicam.attribute(images(), relu_attributions=False)
-    torch.testing.assert_close(unicam.attribute(images(), predicted, relu_attributions=False), maps)
-    another = unicam.attribute(images(), (predicted + 1) % 4, relu_attributions=False)
+    maps = unicam.attribute(images())
+    torch.testing.assert_close(unicam.attribute(images(), predicted), maps)
+    another = unicam.attribute(images(), (predicted + 1) % 4)
     assert not torch.allclose(another, maps)
 
 
@@ -63,23 +68,23 @@ def test_identical_models_have_zero_maps_whatever_their_evidence() -> None:
     student, _ = pair()
     twin = Stages().double()
     twin.load_state_dict(student.state_dict())
-    unicam = UniCAM.recommended(student, student.first, twin, feature_layer=student.third)
-    for maps in unicam.attribute_all(images(), relu_attributions=False):
+    unicam = DeepUniCAM(student, student.first, twin, feature_layer=student.third)
+    for maps in unicam.attribute_all(images()):
         assert not maps.any()
 
 
 def test_exchanged_models_exchange_the_sign() -> None:
     student, base = pair()
-    one = UniCAM.recommended(student, student.first, base, feature_layer=student.third)
-    other = UniCAM.recommended(base, base.first, student, feature_layer=base.third)
-    maps = one.attribute(images(), relu_attributions=False)
-    torch.testing.assert_close(other.attribute(images(), relu_attributions=False), -maps)
+    one = DeepUniCAM(student, student.first, base, feature_layer=student.third)
+    other = DeepUniCAM(base, base.first, student, feature_layer=base.third)
+    maps = one.attribute(images())
+    torch.testing.assert_close(other.attribute(images()), -maps)
 
 
 def test_sizes_may_differ() -> None:
     student, base = pair()
     options = {"feature_layer": student.third, "base_feature_layer": base.third}
-    unicam = UniCAM.recommended(student, student.first, base, base.second, **options)
+    unicam = DeepUniCAM(student, student.first, base, base.second, **options)
     distilled, residual = unicam.attribute_all(images())
     assert (distilled.shape, residual.shape) == ((COUNT, 1, 8, 8), (COUNT, 1, 4, 4))
 
@@ -88,8 +93,8 @@ def test_a_map_of_one_position_has_no_evidence() -> None:
     torch.manual_seed(0)
     student, base = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double() for _ in range(2))
     inputs = torch.randn(8, 5, dtype=torch.float64)
-    with_evidence = UniCAM.recommended(student, student[0], base, feature_layer=student[1])
-    without = UniCAM.recommended(student, student[0], base, feature_layer=student[1], class_evidence=False)
+    with_evidence = DeepUniCAM(student, student[0], base, feature_layer=student[1])
+    without = DeepUniCAM(student, student[0], base, feature_layer=student[1], class_evidence=False)
     torch.testing.assert_close(with_evidence.attribute(inputs), without.attribute(inputs))
 
 
@@ -112,8 +117,6 @@ def test_tracing_keeps_the_graph_from_the_first_layer_only_and_leaves_parameters
 
 def test_errors() -> None:
     student, base = pair()
-    with pytest.raises(ValueError, match="class_evidence=True needs contrast=True"):
-        UniCAM(student, student.first, base, class_evidence=True)
 
     class Pooled(nn.Module):
         def __init__(self, stages: Stages) -> None:
@@ -124,12 +127,13 @@ def test_errors() -> None:
             return {"scores": self.stages(inputs)}
 
     ours, theirs = Pooled(student), Pooled(base)
-    unicam = UniCAM.recommended(ours, student.first, theirs, base.first, feature_layer=None)
+    unicam = DeepUniCAM(ours, student.first, theirs, base.first, feature_layer=None)
     with pytest.raises(ValueError, match=r"class scores of shape \(8, num_classes\), but the student"):
         unicam.attribute(images())
     with pytest.raises(ValueError, match="dict"):
         unicam.attribute(images(), target=1)
-    UniCAM.recommended(ours, student.first, theirs, base.first, class_evidence=False).attribute(images())
+    without = {"class_evidence": False, "feature_layer": None}
+    DeepUniCAM(ours, student.first, theirs, base.first, **without).attribute(images())
 
     class Aside(Stages):
         def forward(self, inputs: Tensor) -> Tensor:
@@ -138,4 +142,4 @@ def test_errors() -> None:
 
     aside = Aside().double()
     with pytest.raises(ValueError, match="do not depend on Layer 'first' of the student"):
-        UniCAM.recommended(aside, aside.first, base, base.first).attribute(images())
+        DeepUniCAM(aside, aside.first, base, base.first, feature_layer=None).attribute(images())

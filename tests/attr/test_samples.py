@@ -8,7 +8,8 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from captum_kd.attr.samples import model_reference, model_samples
+from captum_kd.attr.reference import model_reference
+from captum_kd.attr.samples import model_samples
 
 
 def normal(*shape: int, seed: int) -> Tensor:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from captum_kd import UniCAM
-from captum_kd.functional import semipartial_distance_correlation, uniqueness
+from captum_kd.attr.methods import CentredUniCAM
+from captum_kd.functional import row_max, semipartial_distance_correlation, uniqueness
 from captum_kd.models.activations import capture
 from tests.networks import Network, classes, images, pair
 
@@ -82,10 +83,9 @@ def test_objectives_and_options_change_the_map() -> None:
     settings_ = [
         {},
         {"objective": "uniqueness"},
-        {"objective": "row_max"},
+        {"objective": row_max},
         {"combine": "elementwise"},
         {"pool": 1},
-        {"center": True},
     ]
     maps = [UniCAM(student, student.second_relu, base, **s).attribute(images(), classes()) for s in settings_]
     for i, one in enumerate(maps):
@@ -166,7 +166,7 @@ def test_each_model_runs_once_for_all_layers() -> None:
 
 def test_identical_models_share_everything() -> None:
     student, _ = pair()
-    for objective in ("relevance", "uniqueness", "row_max"):
+    for objective in ("relevance", "uniqueness", row_max):
         distilled, residual = UniCAM(
             student, student.second_relu, student, student.second_relu, objective=objective
         ).attribute_all(images(), classes())
@@ -255,9 +255,7 @@ def test_centring_shifts_the_map_only() -> None:
     student, base = pair()
     options = {"relu_attributions": False, "attr_dim_summation": False}
     plain = UniCAM(student, student.second_relu, base).attribute(images(), classes(), **options)
-    centred = UniCAM(student, student.second_relu, base, center=True).attribute(
-        images(), classes(), **options
-    )
+    centred = CentredUniCAM(student, student.second_relu, base).attribute(images(), classes(), **options)
     difference = (plain - centred).flatten(2)
     torch.testing.assert_close(difference, difference[..., :1].expand_as(difference), rtol=1e-3, atol=1e-6)
     assert centred.mean(dim=(2, 3)).abs().max() > 0

@@ -15,7 +15,7 @@ from tests.networks import classes, images, pair
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "relevancy"}, r"objective .*'relevance', 'uniqueness', 'row_max'.*'relevancy'"),
+        ({"objective": "relevancy"}, r"objective .*'relevance', 'uniqueness'.*'relevancy'"),
         ({"combine": "pixel"}, r"combine must be one of \('channel', 'elementwise'\), got 'pixel'"),
         ({"pool": 0}, "pool must be None or a grid size of at least 1, got 0"),
         ({"pool": "global"}, "pool must be None or a grid size"),
@@ -41,8 +41,8 @@ def test_bad_models_and_layers() -> None:
     student, base = pair()
     with pytest.raises(TypeError, match="base_model must be callable, got str"):
         UniCAM(student, student.second_relu, "base")
-    with pytest.raises(TypeError, match=r"layer must be a module .* got str.*find_layer"):
-        UniCAM(student, "second_relu", base)
+    with pytest.raises(TypeError, match="objective must be a name or a callable, got int"):
+        UniCAM(student, student.second_relu, base, objective=3)
     with pytest.raises(ValueError, match="layer: this ReLU is not in the student"):
         UniCAM(student, base.second_relu, base)
     with pytest.raises(ValueError, match="base_layer: this ReLU is not in the base model"):

@@ -7,14 +7,14 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_kd import UniCAM
-from captum_kd.functional import pairwise_distances, semipartial_distance_correlation
+from captum_kd.functional import pairwise_distances, row_max, semipartial_distance_correlation
 from captum_kd.models.activations import capture
 from tests.networks import classes, images, pair
 
 OPTIONS = [
     {},
-    {"objective": "uniqueness", "pool": 1, "center": True},
-    {"objective": "row_max", "pool": 3, "combine": "elementwise"},
+    {"objective": "uniqueness", "pool": 1},
+    {"objective": row_max, "pool": 3, "combine": "elementwise"},
     {"combine": "elementwise"},
 ]
 

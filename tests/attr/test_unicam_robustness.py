@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_kd import UniCAM
+from captum_kd import DeepUniCAM, UniCAM
 from tests.networks import Network, classes, images, pair
 
 
@@ -71,7 +71,7 @@ def test_autocast() -> None:
     student, base = pair()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = maps_of(student, base)
-        centred = UniCAM.recommended(student, student.second_relu, base).attribute(images())
+        centred = DeepUniCAM(student, student.second_relu, base, feature_layer=None).attribute(images())
     assert actual.dtype == centred.dtype == torch.float32
     close(actual, 0.5)
     assert centred.max() > 0

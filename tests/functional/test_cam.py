@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_kd.functional.cam import activation_gradient, attribution_map, channel_weights
-from captum_kd.functional.distance import pairwise_distances
-from captum_kd.functional.objectives import (
-    OBJECTIVES,
-    Distances,
-    Objective,
-    distances_gradient,
-    objective_gradient,
+from captum_kd.functional.cam import (
+    activation_gradient,
+    add_evidence,
+    attribution_map,
+    channel_weights,
+    class_evidence,
 )
-from captum_kd.functional.pooling import channel_mean, pool_activations, positions_of
+from captum_kd.functional.distance import pairwise_distances
+from captum_kd.functional.objectives import OBJECTIVES, Distances, Objective, distances_gradient, row_max
+from captum_kd.functional.pooling import pool_activations, positions_of
 
 N, M, CHANNELS = 7, 6, 3
 ADAPTIVE = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
@@ -28,7 +28,7 @@ def custom(explained: Tensor, other: Tensor, labels: Tensor) -> Tensor:
     return (weights * explained * other).sum() / (1 + (explained * labels).mean()) + explained.amax()
 
 
-ALL_OBJECTIVES: dict[str, Objective] = {**OBJECTIVES, "custom": custom}
+ALL_OBJECTIVES: dict[str, Objective] = {**OBJECTIVES, "row_max": row_max, "custom": custom}
 
 
 def plain_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -99,20 +99,6 @@ def test_closed_form_is_autograd(
     assert_equal(weights, oracle.flatten(2).mean(-1) if spatial else oracle)
 
 
-@pytest.mark.parametrize(
-    ("spatial", "grid"), [((5, 7), 3), ((6, 6), 2), ((8,), 5), ((4, 3, 5), 3), ((4, 4), 4)]
-)
-def test_pooling(spatial: tuple[int, ...], grid: int) -> None:
-    activations = normal(2, 3, *spatial, seed=0)
-    torch.testing.assert_close(pool_activations(activations, grid), plain_pool(activations, grid))
-
-
-@pytest.mark.parametrize("grid", [0, -1, 6])
-def test_pooling_to_a_grid_that_does_not_fit(grid: int) -> None:
-    with pytest.raises(ValueError, match=rf"between 1 and .* got {grid} for .* \(2, 3, 5, 7\)"):
-        pool_activations(torch.ones(2, 3, 5, 7), grid)
-
-
 @pytest.mark.parametrize("spatial", [(5, 7), (4,), ()])
 @pytest.mark.parametrize("per_position", [False, True])
 @pytest.mark.parametrize("relu", [False, True])
@@ -131,48 +117,28 @@ def test_attribution_map(
     torch.testing.assert_close(ours, oracle)
 
 
-def test_channel_mean_weighs_samples_not_batches() -> None:
-    activations = normal(7, 3, 4, 5, seed=0)
-    mean = channel_mean([activations[:5], activations[5:]])
-    torch.testing.assert_close(mean, activations.mean(dim=(0, 2, 3)))
+def test_class_evidence_by_hand() -> None:
+    activations = torch.tensor([[[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]]], dtype=torch.float64)
+    weights = torch.tensor([[[1.0, 1.0, -1.0], [2.0, 1.0, 1.0]]], dtype=torch.float64)
+    # Sums over channels 3, 2, -3; above zero 3, 2, 0, of variance 14/9.
+    expected = torch.tensor([[[3.0, 2.0, 0.0]]], dtype=torch.float64) / (14 / 9) ** 0.5
+    torch.testing.assert_close(class_evidence(weights, activations), expected)
 
 
-def test_objective_runs_for_callers_without_gradients() -> None:
-    d = pairwise_distances(normal(5, 3, seed=0))
-    oracle = 2 * torch.ones(5, 5).double()
-    with torch.no_grad():
-        assert torch.equal(objective_gradient(lambda e, o, g: e.sum(), d, d, None), oracle)
-    with torch.inference_mode():
-        inside = d * 1
-        assert torch.equal(objective_gradient(lambda e, o, g: e.sum(), inside, inside, inside), oracle)
+def test_evidence_and_uniqueness_have_equal_say_in_the_units_of_the_first() -> None:
+    generator = torch.Generator().manual_seed(0)
+    unique, evidence = (torch.randn(4, 1, 5, 5, generator=generator) for _ in range(2))
+    found = add_evidence(unique, evidence)
+    torch.testing.assert_close(add_evidence(3 * unique, 0.1 * evidence), 3 * found)
+    share = found - unique
+    torch.testing.assert_close(share.flatten(1).std(1), unique.flatten(1).std(1))
 
 
-def test_objective_may_work_in_place() -> None:
-    d, other, labels = (pairwise_distances(normal(5, 3, seed=s)) for s in range(3))
-    before = other.clone(), labels.clone()
-    gradient = objective_gradient(lambda e, o, g: (e * o.mul_(2)).sum() + g.zero_().sum(), d, other, labels)
-    torch.testing.assert_close(gradient, 4 * before[0])
-    assert torch.equal(other, before[0])
-    assert torch.equal(labels, before[1])
-
-
-@pytest.mark.parametrize(
-    ("objective", "given"),
-    [
-        (lambda e, o, g: e.sum(0), r"got \(5,\)"),
-        (lambda e, o, g: 1.0, "got float"),
-        (lambda e, o, g: o.sum(), r"got \(\) without a gradient"),
-    ],
-)
-def test_objective_must_be_a_differentiable_scalar(objective: Objective, given: str) -> None:
-    d = torch.ones(5, 5)
-    with pytest.raises(ValueError, match=f"scalar tensor that is differentiable .*{given}"):
-        objective_gradient(objective, d, d, None)
-
-
-def test_distances_like() -> None:
-    within = torch.ones(3, 3, dtype=torch.float64)
-    half = Distances(within, within).like(torch.ones(1))
-    assert half.within is not None
-    assert half.to.dtype == half.within.dtype == torch.float32
-    assert Distances(within, None).like(within).within is None
+def test_evidence_that_is_constant_adds_nothing_and_nothing_is_infinite() -> None:
+    unique = torch.tensor([[[1.0, -1.0]], [[0.0, 0.0]]])
+    constant, varied = torch.full_like(unique, 7.0), torch.tensor([[[1.0, 0.0]]]).expand(2, 1, 2)
+    assert torch.equal(add_evidence(unique, constant), unique)
+    assert torch.equal(add_evidence(unique, varied)[1], unique[1])
+    flat = class_evidence(torch.ones(2, 3), torch.ones(2, 3, 4))
+    assert not flat.any()
+    assert torch.equal(class_evidence(-torch.ones(2, 3), torch.rand(2, 3, 4)), torch.zeros(2, 1, 4))

@@ -13,7 +13,17 @@ from torch import Tensor
 from captum_kd.functional.centering import inner_product, u_center, unique_component
 from captum_kd.functional.correlation import distance_correlation, semipartial_distance_correlation
 from captum_kd.functional.distance import pairwise_distances
-from captum_kd.functional.objectives import OBJECTIVES, relevance, row_max, uniqueness
+from captum_kd.functional.objectives import (
+    OBJECTIVES,
+    Distances,
+    Objective,
+    objective_gradient,
+    relevance,
+    row_max,
+    uniqueness,
+)
+
+ALL = {**OBJECTIVES, "row_max": row_max}
 
 
 def features(n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,10 +77,10 @@ def test_relevance_has_the_gradient_of_the_equations(n: int) -> None:
     torch.testing.assert_close(gradient[off_diagonal], by_hand[off_diagonal], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ALL)
 def test_gradcheck(name: str) -> None:
     d_x, d_y, d_g = map(pairwise_distances, features(6, seed=0))
-    assert torch.autograd.gradcheck(lambda d: OBJECTIVES[name](d, d_y, d_g), d_x.requires_grad_())
+    assert torch.autograd.gradcheck(lambda d: ALL[name](d, d_y, d_g), d_x.requires_grad_())
 
 
 D_X, D_Y, D_G = map(pairwise_distances, features(6, seed=0))
@@ -97,21 +107,68 @@ def test_nothing_unique(
     name: str, explained: Tensor, other: Tensor, labels: Tensor | None, value: float
 ) -> None:
     explained = explained.clone().requires_grad_()
-    score = OBJECTIVES[name](explained, other, labels)
+    score = ALL[name](explained, other, labels)
     assert score.item() == pytest.approx(value, abs=0 if value == 0 else 1e-12)
     (gradient,) = torch.autograd.grad(score, explained)
     assert gradient.abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ALL)
 def test_nan_stays_nan(name: str) -> None:
     nan = torch.full_like(D_X, math.nan)
-    assert OBJECTIVES[name](nan, D_Y, D_G).isnan()
-    assert OBJECTIVES[name](D_X, nan, D_G).isnan()
+    assert ALL[name](nan, D_Y, D_G).isnan()
+    assert ALL[name](D_X, nan, D_G).isnan()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ALL)
 def test_too_few_samples(name: str) -> None:
     d = torch.ones(3, 3)
     with pytest.raises(ValueError, match=r"At least 4 samples .* got 3"):
-        OBJECTIVES[name](d, d, d)
+        ALL[name](d, d, d)
+
+
+def test_objective_runs_for_callers_without_gradients() -> None:
+    d = pairwise_distances(features(5, 0)[0])
+    oracle = 2 * torch.ones(5, 5).double()
+    with torch.no_grad():
+        assert torch.equal(objective_gradient(lambda e, o, g: e.sum(), d, d, None), oracle)
+    with torch.inference_mode():
+        inside = d * 1
+        assert torch.equal(objective_gradient(lambda e, o, g: e.sum(), inside, inside, inside), oracle)
+
+
+def test_objective_may_work_in_place() -> None:
+    d, other, labels = (pairwise_distances(x) for x in features(5, 0))
+    before = other.clone(), labels.clone()
+    gradient = objective_gradient(lambda e, o, g: (e * o.mul_(2)).sum() + g.zero_().sum(), d, other, labels)
+    torch.testing.assert_close(gradient, 4 * before[0])
+    assert torch.equal(other, before[0])
+    assert torch.equal(labels, before[1])
+
+
+@pytest.mark.parametrize(
+    ("objective", "given"),
+    [
+        (lambda e, o, g: e.sum(0), r"got \(5,\)"),
+        (lambda e, o, g: 1.0, "got float"),
+        (lambda e, o, g: o.sum(), r"got \(\) without a gradient"),
+    ],
+)
+def test_objective_must_be_a_differentiable_scalar(objective: Objective, given: str) -> None:
+    d = torch.ones(5, 5)
+    with pytest.raises(ValueError, match=f"scalar tensor that is differentiable .*{given}"):
+        objective_gradient(objective, d, d, None)
+
+
+def test_distances_like() -> None:
+    within = torch.ones(3, 3, dtype=torch.float64)
+    half = Distances(within, within).like(torch.ones(1))
+    assert half.within is not None
+    assert half.to.dtype == half.within.dtype == torch.float32
+    assert Distances(within, None).like(within).within is None
+
+
+def test_relevance_needs_labels() -> None:
+    d = pairwise_distances(features(5, 0)[0])
+    with pytest.raises(ValueError, match="needs labels"):
+        relevance(d, d, None)

@@ -1,4 +1,4 @@
-"""Maps of layers by the distances of later ones: against autograd, the closed form, and identities."""
+"""DeepUniCAM: against the closed form, the paper's method, and identities."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from captum.attr import NoiseTunnel
 from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
-from captum_kd import UniCAM
-from captum_kd.functional import pairwise_distances
-from captum_kd.functional.objectives import uniqueness
+from captum_kd import DeepUniCAM, UniCAM
+from captum_kd.benchmark.localization.ablations import ChannelWeights, NotCentred, OneDirection
 from captum_kd.models.small import small_resnet
 
 COUNT = 8
@@ -55,44 +54,31 @@ def run(model: Stages, inputs: Tensor) -> dict[str, Tensor]:
     return {"first": first, "second": second, "third": model.third(second.relu())}
 
 
-@pytest.mark.parametrize("features", [("third",), ("second", "third")])
-def test_the_gradient_is_that_of_autograd_through_the_whole_network(features: tuple[str, ...]) -> None:
-    student, base = pair()
-    mine, theirs = run(student, images()), run(base, images())
-
-    def pooled(value: Tensor) -> Tensor:
-        return value.mean(dim=(2, 3))
-
-    total = sum(
-        uniqueness(pairwise_distances(pooled(mine[f])), pairwise_distances(pooled(theirs[f]).detach()))
-        for f in features
-    )
-    (expected,) = torch.autograd.grad(total, mine["first"])
-    chosen = [getattr(student, f) for f in features]
-    options = {"objective": "uniqueness", "pool": 1, "feature_layer": chosen}
-    maps = UniCAM(student, student.first, base, combine="elementwise", **options).attribute(
-        images(), relu_attributions=False, attr_dim_summation=False
-    )
-    torch.testing.assert_close(maps, expected * mine["first"].detach())
-    by_channel = UniCAM(student, student.first, base, combine="channel", **options).attribute(
-        images(), relu_attributions=False, attr_dim_summation=False
-    )
-    weights = expected.mean(dim=(2, 3), keepdim=True)
-    torch.testing.assert_close(by_channel, weights * mine["first"].detach())
+class Plain(OneDirection, NotCentred):
+    """One direction, and activations as they are."""
 
 
-@pytest.mark.parametrize("combine", ["channel", "elementwise"])
 @pytest.mark.parametrize("reference", [None, images(12, 7)])
-def test_a_layer_by_its_own_features_is_the_closed_form(combine: str, reference: Tensor | None) -> None:
+@pytest.mark.parametrize("method", [DeepUniCAM, OneDirection, ChannelWeights, NotCentred])
+def test_a_layer_by_its_own_features_is_the_closed_form(
+    method: type[DeepUniCAM], reference: Tensor | None
+) -> None:
     student, base = pair()
-    options = {"combine": combine, "reference": reference, "center": True}
-    closed = UniCAM(student, student.second, base, **options)
-    traced = UniCAM(student, student.second, base, feature_layer=student.second, **options)
-    target = torch.arange(COUNT) % 4
-    for expected, maps in zip(
-        closed.attribute_all(images(), target), traced.attribute_all(images(), target), strict=True
-    ):
+    options = {"reference": reference, "class_evidence": False}
+    closed = method(student, student.second, base, feature_layer=None, **options)
+    traced = method(student, student.second, base, feature_layer=student.second, **options)
+    for expected, maps in zip(closed.attribute_all(images()), traced.attribute_all(images()), strict=True):
+        assert expected.abs().max() > 0
         torch.testing.assert_close(maps, expected)
+
+
+def test_own_features_without_contrast_and_centring_are_the_papers_method() -> None:
+    student, base = pair()
+    plain = Plain(student, student.second, base, feature_layer=None, class_evidence=False)
+    options = {"objective": "uniqueness", "pool": 1, "combine": "elementwise"}
+    paper = UniCAM(student, student.second, base, **options)
+    for maps, expected in zip(plain.attribute_all(images()), paper.attribute_all(images()), strict=True):
+        assert torch.equal(maps, expected)
 
 
 def test_several_feature_layers_add_up() -> None:
@@ -100,9 +86,9 @@ def test_several_feature_layers_add_up() -> None:
     both = [student.second, student.third]
     layers = [student.first, student.second]
 
-    def maps(feature_layer: object) -> list[Tensor]:
-        unicam = UniCAM(student, layers, base, objective="uniqueness", pool=1, feature_layer=feature_layer)
-        found = unicam.attribute(images(), relu_attributions=False)
+    def maps(feature_layer: Any) -> list[Tensor]:
+        method = DeepUniCAM(student, layers, base, feature_layer=feature_layer, class_evidence=False)
+        found = method.attribute(images())
         assert isinstance(found, list)
         return found
 
@@ -110,38 +96,57 @@ def test_several_feature_layers_add_up() -> None:
         torch.testing.assert_close(together, one + other)
 
 
-def test_contrast_is_one_direction_minus_the_other() -> None:
+def test_a_map_is_one_direction_minus_the_other() -> None:
     student, base = pair()
-    options = {"objective": "uniqueness", "pool": 1, "feature_layer": student.third}
-    distilled, residual = UniCAM(student, student.first, base, **options).attribute_all(
-        images(), relu_attributions=False
-    )
-    contrast = UniCAM(student, student.first, base, contrast=True, **options)
-    signed = contrast.attribute_all(images(), relu_attributions=False)
+    options = {"feature_layer": student.third, "class_evidence": False}
+    distilled, residual = OneDirection(student, student.first, base, **options).attribute_all(images())
+    method = DeepUniCAM(student, student.first, base, **options)
+    signed = method.attribute_all(images())
     torch.testing.assert_close(signed.distilled, distilled - residual)
     torch.testing.assert_close(signed.residual, residual - distilled)
-    torch.testing.assert_close(contrast.attribute_all(images()).residual, (residual - distilled).relu())
-    alone = contrast.attribute(images(), features="residual", relu_attributions=False)
-    torch.testing.assert_close(alone, signed.residual)
-    swapped = UniCAM(base, base.first, student, contrast=True, **{**options, "feature_layer": base.third})
-    torch.testing.assert_close(swapped.attribute(images(), relu_attributions=False), signed.residual)
+    positive = method.attribute_all(images(), relu_attributions=True)
+    torch.testing.assert_close(positive.residual, (residual - distilled).relu())
+    torch.testing.assert_close(method.attribute(images(), features="residual"), signed.residual)
+    swapped = DeepUniCAM(base, base.first, student, **{**options, "feature_layer": base.third})
+    torch.testing.assert_close(swapped.attribute(images()), signed.residual)
 
 
-def test_contrast_resizes_what_differs_in_size() -> None:
+def test_the_other_direction_is_resized_where_layers_differ_in_size() -> None:
     student, base = pair()
-    unicam = UniCAM(student, student.first, base, base.second, contrast=True, pool=1, objective="uniqueness")
-    distilled, residual = unicam.attribute_all(images())
+    options = {"feature_layer": None, "class_evidence": False}
+    method = DeepUniCAM(student, student.first, base, base.second, **options)
+    distilled, residual = method.attribute_all(images())
     assert (distilled.shape, residual.shape) == ((COUNT, 1, 8, 8), (COUNT, 1, 4, 4))
-    with pytest.raises(ValueError, match="attr_dim_summation=False needs contrast=False"):
-        unicam.attribute(images(), attr_dim_summation=False)
+
+
+def test_maps_are_signed_unless_said_otherwise() -> None:
+    student, base = pair()
+    method = DeepUniCAM(student, student.first, base, feature_layer=student.third)
+    signed = method.attribute(images())
+    assert signed.min() < 0 < signed.max()
+    assert torch.equal(method.attribute(images()), signed)
+    assert torch.equal(method.attribute(images(), relu_attributions=True), signed.relu())
+
+
+def test_layers_are_modules_or_names() -> None:
+    student, base = pair()
+    modules = DeepUniCAM(
+        student, [student.first, student.second], base, feature_layer=[student.second, student.third]
+    )
+    names = DeepUniCAM(student, ["first", "second"], base, feature_layer=["second", "third"])
+    assert repr(names) == "DeepUniCAM(first and second, features of second and third, with class evidence)"
+    assert repr(modules) == repr(names)
+    for one, other in zip(modules.attribute(images()), names.attribute(images()), strict=True):
+        assert torch.equal(one, other)
+    assert isinstance(DeepUniCAM(student, "first", base, feature_layer="third").attribute(images()), Tensor)
 
 
 def test_a_map_does_not_depend_on_its_batch() -> None:
     student, base = pair()
     options = {"feature_layer": [student.second, student.third], "reference": images(12, 7)}
-    unicam = UniCAM.recommended(student, student.first, base, **options)
-    together = unicam.attribute(images(), relu_attributions=False)
-    alone = torch.cat([unicam.attribute(image[None], relu_attributions=False) for image in images()])
+    unicam = DeepUniCAM(student, student.first, base, **options)
+    together = unicam.attribute(images())
+    alone = torch.cat([unicam.attribute(image[None]) for image in images()])
     torch.testing.assert_close(alone, together)
 
 
@@ -163,7 +168,7 @@ def test_any_mode_gives_the_same_and_leaves_no_trace(
     student, base = pair()
     for model in (student, base):
         model.train().requires_grad_(not frozen)
-    unicam = UniCAM.recommended(student, student.first, base, feature_layer=student.third)
+    unicam = DeepUniCAM(student, student.first, base, feature_layer=student.third)
     expected = unicam.attribute(images())
     found = mode(lambda: unicam.attribute(images()))
     torch.testing.assert_close(found.clone(), expected)
@@ -172,21 +177,6 @@ def test_any_mode_gives_the_same_and_leaves_no_trace(
         assert all(module.training for module in model.modules())
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
         assert all(p.grad is None for p in model.parameters())
-
-
-def test_layer_inputs() -> None:
-    student, base = pair()
-    options = {"objective": "uniqueness", "pool": 1, "combine": "elementwise", "feature_layer": student.third}
-    maps = UniCAM(student, student.second, base, **options).attribute(
-        images(), attribute_to_layer_input=True, relu_attributions=False, attr_dim_summation=False
-    )
-    # With attribute_to_layer_input the features are inputs of their layer, too.
-    inputs = student.first(images()).relu().detach().requires_grad_()
-    mine = student.second(inputs).relu().mean(dim=(2, 3))
-    theirs = base.second(base.first(images()).relu()).relu().mean(dim=(2, 3)).detach()
-    score = uniqueness(pairwise_distances(mine), pairwise_distances(theirs))
-    (expected,) = torch.autograd.grad(score, inputs)
-    torch.testing.assert_close(maps, expected * inputs.detach())
 
 
 def test_reshape_transform_is_undone_for_the_gradient() -> None:
@@ -207,9 +197,9 @@ def test_reshape_transform_is_undone_for_the_gradient() -> None:
             return scores
 
     ours, theirs = Swapped(student), Swapped(base)
-    options = {"objective": "uniqueness", "pool": 1, "combine": "elementwise", "center": True}
-    expected = UniCAM(student, student.second, base, feature_layer=student.third, **options)
-    tokens = UniCAM(
+    options = {"class_evidence": False}
+    expected = DeepUniCAM(student, student.second, base, feature_layer=student.third, **options)
+    tokens = DeepUniCAM(
         *(ours, ours.tokens, theirs),
         feature_layer=ours.later,
         reshape_transform=lambda value: value.movedim(-1, 1),
@@ -218,35 +208,51 @@ def test_reshape_transform_is_undone_for_the_gradient() -> None:
     torch.testing.assert_close(tokens.attribute(images()), expected.attribute(images()))
 
 
-def test_recommended_takes_the_last_two_stages_where_they_are_known() -> None:
+def test_late_layers_are_the_last_two_stages_where_they_are_known(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
     torch.manual_seed(0)
     student, base = small_resnet(4).eval(), small_resnet(6).eval()
     inputs = torch.randn(6, 3, 32, 32)
-    options = {"objective": "uniqueness", "pool": 1, "center": True}
-    more = {"combine": "elementwise", "contrast": True, "class_evidence": True}
-    explicit = UniCAM(
+    explicit = DeepUniCAM(
         *(student, student.layer2, base),
         feature_layer=[student.layer3, student.layer4],
         base_feature_layer=[base.layer3, base.layer4],
-        **options,
-        **more,
     )
-    recommended = UniCAM.recommended(student, student.layer2, base)
-    assert torch.equal(recommended.attribute(inputs), explicit.attribute(inputs))
-    own = UniCAM.recommended(student, student.layer2, base, feature_layer=None)
-    assert torch.equal(
-        own.attribute(inputs), UniCAM(student, student.layer2, base, **options, **more).attribute(inputs)
-    )
-    assert UniCAM.recommended(student, student.layer2, base, pool=2).pool == 2
+    late = DeepUniCAM(student, student.layer2, base)
+    assert not recwarn
+    assert repr(late) == "DeepUniCAM(layer2, features of layer3 and layer4, with class evidence)"
+    assert torch.equal(late.attribute(inputs), explicit.attribute(inputs))
+    own = DeepUniCAM(student, student.layer2, base, feature_layer=None)
+    assert not torch.allclose(own.attribute(inputs), late.attribute(inputs))
 
 
-def test_models_of_unknown_stages_are_explained_by_their_own_features() -> None:
+def test_recommended_is_the_class() -> None:
+    torch.manual_seed(0)
+    student, base = small_resnet(4).eval(), small_resnet(4).eval()
+    inputs = torch.randn(6, 3, 32, 32)
+    method = UniCAM.recommended(student, "layer2", base, class_evidence=False, reference=inputs)
+    assert type(method) is DeepUniCAM
+    same = DeepUniCAM(student, "layer2", base, class_evidence=False, reference=inputs)
+    assert torch.equal(method.attribute(inputs), same.attribute(inputs))
+
+
+@pytest.mark.parametrize("make", [DeepUniCAM, UniCAM.recommended])
+def test_unknown_late_layers_are_said_aloud_and_own_features_taken(make: Any) -> None:
     student, base = pair()
-    recommended = UniCAM.recommended(student, student.second, base)
-    settings = {"objective": "uniqueness", "pool": 1, "center": True, "contrast": True}
-    settings |= {"combine": "elementwise", "class_evidence": True}
-    explicit = UniCAM(student, student.second, base, **settings)
-    torch.testing.assert_close(recommended.attribute(images()), explicit.attribute(images()))
+    with pytest.warns(UserWarning, match=r"own features, since the late layers .* not known") as caught:
+        method = make(student, student.second, base)
+    assert caught[0].filename == __file__
+    assert repr(method) == "DeepUniCAM(second, own features, with class evidence)"
+    explicit = DeepUniCAM(student, student.second, base, feature_layer=None)
+    assert torch.equal(method.attribute(images()), explicit.attribute(images()))
+
+
+def test_late_layers_are_not_looked_for_with_a_reshape_transform() -> None:
+    student, base = small_resnet(4), small_resnet(4)
+    with pytest.warns(UserWarning, match="with a reshape_transform late layers are not looked for"):
+        method = DeepUniCAM(student, student.layer2, base, reshape_transform=lambda value: value)
+    assert "own features" in repr(method)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "vgg11", "densenet121", "squeezenet1_1"])
@@ -254,9 +260,9 @@ def test_convolutional_networks_of_torchvision_are_explained_by_all_their_featur
     torch.manual_seed(0)
     student, base = (torchvision.models.get_model(name, num_classes=3).eval() for _ in range(2))
     inputs = torch.randn(4, 3, 64, 64)
-    recommended = UniCAM.recommended(student, student.features[2], base)
-    explicit = UniCAM.recommended(student, student.features[2], base, feature_layer=student.features)
-    own = UniCAM.recommended(student, student.features[2], base, feature_layer=None)
+    recommended = DeepUniCAM(student, student.features[2], base)
+    explicit = DeepUniCAM(student, student.features[2], base, feature_layer=student.features)
+    own = DeepUniCAM(student, student.features[2], base, feature_layer=None)
     found = recommended.attribute(inputs)
     torch.testing.assert_close(found, explicit.attribute(inputs))
     assert not torch.allclose(found, own.attribute(inputs))
@@ -266,22 +272,22 @@ def test_a_torchvision_pair_with_frozen_weights() -> None:
     torch.manual_seed(0)
     student, base = torchvision.models.resnet18(num_classes=3), torchvision.models.resnet34(num_classes=3)
     layers = [student.layer1, student.layer4]
-    both = UniCAM.recommended(student, layers, base, [base.layer1, base.layer4]).attribute_all(
+    both = DeepUniCAM(student, layers, base, [base.layer1, base.layer4]).attribute_all(
         torch.randn(4, 3, 64, 64)
     )
     assert [tuple(maps.shape) for maps in both.distilled] == [(4, 1, 16, 16), (4, 1, 2, 2)]
     for distilled, residual in zip(*both, strict=True):
-        assert not (distilled * residual).any()
+        torch.testing.assert_close(distilled, -residual)
 
 
 def test_captums_tools_copies_wrappers_and_precisions() -> None:
     torch.manual_seed(0)
     student, base = small_resnet(4).eval(), small_resnet(4).eval()
     inputs, reference = torch.randn(5, 3, 32, 32), torch.randn(12, 3, 32, 32)
-    unicam = UniCAM.recommended(student, student.layer2, base, reference=reference)
+    unicam = DeepUniCAM(student, student.layer2, base, reference=reference)
     expected = unicam.attribute(inputs)
     assert torch.equal(copy.deepcopy(unicam).attribute(inputs), expected)
-    wrapped = UniCAM.recommended(nn.DataParallel(student), student.layer2, base, reference=reference)
+    wrapped = DeepUniCAM(nn.DataParallel(student), student.layer2, base, reference=reference)
     assert torch.equal(wrapped.attribute(inputs), expected)
     still = NoiseTunnel(unicam).attribute(inputs, nt_samples=2, stdevs=1e-9)
     torch.testing.assert_close(still, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
@@ -293,7 +299,7 @@ def test_captums_tools_copies_wrappers_and_precisions() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert unicam.attribute(inputs).dtype == torch.float32
     half = [copy.deepcopy(model).bfloat16() for model in (student, base)]
-    low = UniCAM.recommended(half[0], half[0].layer2, half[1], reference=reference.bfloat16())
+    low = DeepUniCAM(half[0], half[0].layer2, half[1], reference=reference.bfloat16())
     found = low.attribute(inputs.bfloat16())
     assert found.dtype == torch.float32
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.95
@@ -301,20 +307,24 @@ def test_captums_tools_copies_wrappers_and_precisions() -> None:
 
 def test_errors() -> None:
     student, base = pair()
+    options = {"class_evidence": False}
     with pytest.raises(ValueError, match="No feature layer depends on Layer 'third' of the student"):
-        UniCAM(student, student.third, base, feature_layer=student.first, objective="uniqueness").attribute(
-            images()
-        )
+        DeepUniCAM(student, student.third, base, feature_layer=student.first, **options).attribute(images())
     with pytest.raises(ValueError, match=r"feature_layer: .*this Conv2d is not in the student"):
-        UniCAM(student, student.first, base, feature_layer=base.third)
-    with pytest.raises(ValueError, match="base_feature_layer is given, but no feature_layer"):
-        UniCAM(student, student.first, base, base_feature_layer=base.third)
-    with pytest.raises(TypeError, match=r"feature_layer: .*must be a module"):
-        UniCAM(student, student.first, base, feature_layer="third")  # type: ignore[arg-type]
+        DeepUniCAM(student, student.first, base, feature_layer=base.third)
+    for none in ({}, {"feature_layer": None}):
+        with pytest.raises(ValueError, match="base_feature_layer is given, but no feature_layer"):
+            DeepUniCAM(student, student.first, base, base_feature_layer=base.third, **none)
+    with pytest.raises(ValueError, match=r"feature_layer: Stages has no layer 'fourth'"):
+        DeepUniCAM(student, student.first, base, feature_layer="fourth")
+    with pytest.raises(ValueError, match="attr_dim_summation=False is for UniCAM"):
+        DeepUniCAM(student, student.first, base, feature_layer=None).attribute(
+            images(), attr_dim_summation=False
+        )
     twice = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
     twice.append(twice[1])
     with pytest.raises(ValueError, match="is called more than once"):
-        UniCAM(twice, twice[0], twice, feature_layer=twice[1], objective="uniqueness").attribute(
+        DeepUniCAM(twice, twice[0], twice, feature_layer=twice[1], **options).attribute(
             torch.randn(4, 3, 8, 8)
         )
 
@@ -350,9 +360,9 @@ def test_recommended_maps_of_a_layer_with_several_outputs(keep: Any, take: Any) 
     student, base = pair()
     ours, theirs = (Several(stages, keep, take) for stages in (student, base))
     plain = [Several(stages, lambda x: x, lambda x: x) for stages in (student, base)]
-    expected = UniCAM.recommended(plain[0], plain[0].middle, plain[1], feature_layer=plain[0].later)
+    expected = DeepUniCAM(plain[0], plain[0].middle, plain[1], feature_layer=plain[0].later)
     # It is applied to the feature layer, too.
-    several = UniCAM.recommended(
+    several = DeepUniCAM(
         *(ours, ours.middle, theirs),
         feature_layer=ours.later,
         reshape_transform=lambda given: given if isinstance(given, Tensor) else take(given),
