@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_kd.functional import cam
 from captum_kd.functional.cam import Distances
 from captum_kd.models.activations import ReshapeTransform
-from captum_kd.models.gradients import layer_gradients, trace
+from captum_kd.models.gradients import forward_with_graph, layer_gradients
 from captum_kd.models.layers import describe_layer
 from captum_kd.models.targets import class_indices, has_class_scores
 from captum_kd.models.tokens import warn_of_channels_last
@@ -144,7 +144,7 @@ def trace_features(
 ) -> TracedFeatures:
     """Run one forward pass that keeps its graph; arguments as of :class:`~captum_kd.UniCAM`."""
     modules = list(dict.fromkeys([*layers, *feature_layers]))
-    found, output = trace(
+    found, output = forward_with_graph(
         forward_func,
         modules,
         inputs,

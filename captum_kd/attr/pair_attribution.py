@@ -13,7 +13,7 @@ from captum_kd.attr.deep_features import trace_features
 from captum_kd.attr.reference import read_reference
 from captum_kd.attr.samples import ModelReference, ModelSamples, model_reference, model_samples
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.models.activations import ReshapeTransform, capture, weights_version
+from captum_kd.models.activations import ReshapeTransform, layer_activations, weights_version
 from captum_kd.models.layers import Layers, pair_layers
 from captum_kd.models.targets import class_indices, has_class_scores
 
@@ -158,7 +158,7 @@ class PairAttribution(LayerAttribution):
         """
         explained = (self._layers, self._base_layers)[side]
         features = [] if self._feature_layers is None else self._feature_layers[side]
-        activations, output = capture(
+        activations, output = layer_activations(
             (self.forward_func, self.base_model)[side],
             [*explained, *features],
             inputs,

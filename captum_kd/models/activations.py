@@ -16,14 +16,14 @@ from captum_kd.models.tokens import warn_of_channels_last
 ReshapeTransform = Callable[[Any], Tensor]
 
 
-class Capture(NamedTuple):
+class LayerActivations(NamedTuple):
     """What one forward pass gave: the activations of each layer and the model's output."""
 
     activations: list[Tensor]
     output: Any
 
 
-def capture(
+def layer_activations(
     forward_func: Callable[..., Any],
     layers: Sequence[nn.Module],
     inputs: Tensor | tuple[Tensor, ...],
@@ -33,7 +33,7 @@ def capture(
     reshape_transform: ReshapeTransform | None = None,
     device_ids: list[int] | None = None,
     role: str = "model",
-) -> Capture:
+) -> LayerActivations:
     """Run one forward pass in evaluation mode and return copies of the layers' activations.
 
     Training flags, hooks and the state of the random number generators are as before afterwards, also
@@ -62,7 +62,7 @@ def capture(
     Example:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-        >>> capture(model, [model[1]], torch.zeros(2, 3, 8, 8)).activations[0].shape
+        >>> layer_activations(model, [model[1]], torch.zeros(2, 3, 8, 8)).activations[0].shape
         torch.Size([2, 4, 6, 6])
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -102,7 +102,7 @@ def capture(
                 f"The activations of {label} hold NaN or infinite values. Check the weights and the input "
                 "scaling; under float16, run the model in float32 or bfloat16."
             )
-    return Capture(activations, output)
+    return LayerActivations(activations, output)
 
 
 def weights_version(model: Any) -> tuple[tuple[int, int, int], ...]:

@@ -15,7 +15,7 @@ from captum_kd.models.activations import undisturbed
 from captum_kd.models.layers import describe_layer
 
 
-def trace(
+def forward_with_graph(
     forward_func: Callable[..., Any],
     layers: Sequence[nn.Module],
     inputs: Tensor | tuple[Tensor, ...],
@@ -44,7 +44,7 @@ def trace(
 
     Example:
         >>> model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
-        >>> (hidden,), output = trace(model, [model[0]], torch.tensor([[1.0, -1.0]]))
+        >>> (hidden,), output = forward_with_graph(model, [model[0]], torch.tensor([[1.0, -1.0]]))
         >>> torch.autograd.grad(2 * output.sum(), hidden)[0]
         tensor([[2., 0.]])
     """
@@ -128,7 +128,7 @@ def layer_gradients(
     """Pull gradients with respect to features back to layers, through the graph between them.
 
     Args:
-        layers: What layers gave, from :func:`trace`.
+        layers: What layers gave, from :func:`forward_with_graph`.
         features: What other layers gave, or functions of it, from the same pass.
         gradients: Of each feature tensor's shape.
         keep_graph: Leave the graph for another call.

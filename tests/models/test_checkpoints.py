@@ -134,7 +134,7 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path, monkeypatch: pytest.Monk
         load_weights(network(), "a.pt")
     assert not Path("ran").exists()
     torch.save(network(), "whole.pt")
-    with pytest.raises(ValueError, match=r"holds an object of captum_kd\.demo\.networks"):
+    with pytest.raises(ValueError, match=r"holds an object of captum_kd\.models\.small"):
         load_weights(network(), "whole.pt")
 
 
