@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from captum_kd.models.activations import undisturbed
+from captum_kd.models.hooks import as_tuple, hooked, sample_count, undisturbed
 from captum_kd.models.layers import describe_layer
 
 
@@ -49,8 +49,7 @@ def forward_with_graph(
         tensor([[2., 0.]])
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    further = additional_forward_args
-    arguments = () if further is None else further if isinstance(further, tuple) else (further,)
+    sample_count(inputs)
     found: list[Any] = [None] * len(layers)
     labels = [describe_layer(forward_func, layer, role) for layer in layers]
 
@@ -71,25 +70,14 @@ def forward_with_graph(
         # What follows may work in place, as ReLU(inplace=True) does.
         return tree_map(lambda leaf: leaf.clone() if _is_floating(leaf) else leaf, value)
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(undisturbed(forward_func, *layers))
-        stack.enter_context(_frozen(forward_func, *layers))
-        for index, layer in enumerate(layers):
-            if attribute_to_layer_input:
-
-                def before(_: nn.Module, args: tuple[Any, ...], index: int = index) -> Any:
-                    return keep(index, args)
-
-                stack.callback(layer.register_forward_pre_hook(before).remove)
-            else:
-
-                def after(_module: nn.Module, _args: Any, output: Any, index: int = index) -> Any:
-                    return keep(index, output)
-
-                stack.callback(layer.register_forward_hook(after).remove)
-        output = forward_func(*(value.clone() for value in inputs), *arguments)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        undisturbed(forward_func, *layers),
+        _frozen(forward_func, *layers),
+        hooked(layers, keep, attribute_to_layer_input=attribute_to_layer_input),
+    ):
+        output = forward_func(*(value.clone() for value in inputs), *as_tuple(additional_forward_args))
     for value, label in zip(found, labels, strict=True):
         if value is None:
             raise ValueError(f"{label} was not called in the forward pass.")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_kd.models.activations import layer_activations, undisturbed, weights_version
+from captum_kd.models.activations import layer_activations, weights_version
 
 
 class Network(nn.Module):
@@ -128,13 +128,6 @@ def test_random_state_with_a_random_model(network: Network) -> None:
     first, second = (layer_activations(noisy, [network.conv], images()).activations[0] for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, second)
-
-
-def test_undisturbed_covers_the_layers_of_a_function(network: Network) -> None:
-    network.train()
-    with undisturbed(lambda x: network(x), network.norm):
-        assert (network.norm.training, network.fc.training) == (False, True)
-    assert network.norm.training
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
