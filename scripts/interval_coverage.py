@@ -44,7 +44,7 @@ from captum_kd.functional import pairwise_distances
 from captum_kd.functional.centering import double_center, u_center
 from captum_kd.functional.correlation import Estimator, statistic_from_distances
 from captum_kd.functional.interval import confidence_interval_from_distances, leave_one_out
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from captum_kd.report.tables import Cell, Table
 
 Draw = Callable[[int, torch.Generator], tuple[Tensor, ...]]
@@ -104,7 +104,10 @@ def networks(layer: str) -> tuple[Tensor, ...]:
     batches = torch.cat([normalise(p.images) for p in planted]).split(128)
     student, base = (
         torch.cat(
-            [capture(m, [m.get_submodule(layer)], batch).activations[0].mean((2, 3)) for batch in batches]
+            [
+                layer_activations(m, [m.get_submodule(layer)], batch).activations[0].mean((2, 3))
+                for batch in batches
+            ]
         )
         for m in (models.student, models.base)
     )

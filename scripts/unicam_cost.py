@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from captum_kd import UniCAM
 from captum_kd.functional.objectives import relevance
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
@@ -58,8 +58,8 @@ def by_autograd(student: nn.Module, base: nn.Module, images: Tensor, target: Ten
     maps = []
     for explained, other in ((student, base), (base, student)):
         for name in LAYERS:
-            (x,), _ = capture(explained, [explained.get_submodule(name)], images)
-            (z,), _ = capture(other, [other.get_submodule(name)], images)
+            (x,), _ = layer_activations(explained, [explained.get_submodule(name)], images)
+            (z,), _ = layer_activations(other, [other.get_submodule(name)], images)
             x.requires_grad_()
             d_x, d_z = (torch.cdist(a.flatten(1), a.flatten(1)).double() for a in (x, z))
             (gradient,) = torch.autograd.grad(relevance(d_x, d_z, labels), x)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_kd.attr.samples import LayerSamples
 from captum_kd.functional import cam
-from captum_kd.models.gradients import layer_gradients, trace
+from captum_kd.models.gradients import forward_with_graph, layer_gradients
 from captum_kd.models.layers import describe_layer
 from captum_kd.models.side import Side
 from captum_kd.models.targets import Target, class_indices, has_class_scores
@@ -145,7 +145,7 @@ def deep_features(
     transform = side.reshape_transform
     feature_layers = side.layers if side.feature_layers is None else side.feature_layers
     modules = list(dict.fromkeys([*side.layers, *feature_layers]))
-    found, output = trace(
+    found, output = forward_with_graph(
         side.model,
         modules,
         inputs,

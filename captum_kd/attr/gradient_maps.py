@@ -10,7 +10,7 @@ from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from captum_kd.models.activations import ReshapeTransform
-from captum_kd.models.gradients import layer_gradients, trace
+from captum_kd.models.gradients import forward_with_graph, layer_gradients
 
 
 def grad_cam(
@@ -65,7 +65,7 @@ def _grad_cam_of_reshaped(
     reshape_transform: ReshapeTransform,
 ) -> Tensor:
     """Grad-CAM of tokens: Captum's takes their second dimension for channels."""
-    (given,), output = trace(model, [layer], images)
+    (given,), output = forward_with_graph(model, [layer], images)
     of_class = F.one_hot(classes, output.shape[1]).to(output)
     (gradient,) = layer_gradients([given], [output], [of_class])
     if gradient is None:

@@ -15,7 +15,7 @@ from captum_kd.attr.reference import Inputs, ModelReference, Reference, model_re
 from captum_kd.functional.cam import DIRECTIONS, Direction
 from captum_kd.functional.centering import check_sample_count
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.models.activations import ReshapeTransform, capture, weights_version
+from captum_kd.models.activations import ReshapeTransform, layer_activations, weights_version
 from captum_kd.models.layers import Layers, pair_layers
 from captum_kd.models.side import Side
 from captum_kd.models.targets import Target, class_indices, has_class_scores
@@ -213,7 +213,7 @@ class PairAttribution(LayerAttribution):
 
         Feature layers, if there are any, come after the explained ones.
         """
-        activations, output = capture(
+        activations, output = layer_activations(
             side.model,
             [*side.layers, *(side.feature_layers or ())],
             call.inputs,

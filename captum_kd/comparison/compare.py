@@ -28,7 +28,8 @@ from captum_kd.comparison.features import (
 from captum_kd.comparison.result import Comparison
 from captum_kd.comparison.scores import BASE, TEACHER, KeptFeatures, record_count, score_rows
 from captum_kd.labels import LabelEmbeddings, embedding_rows
-from captum_kd.models.activations import ReshapeTransform, undisturbed
+from captum_kd.models.activations import ReshapeTransform
+from captum_kd.models.hooks import undisturbed
 from captum_kd.models.layers import check_membership, find_layer, layer_name
 from captum_kd.models.side import Side
 

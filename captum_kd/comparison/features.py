@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from captum_kd.attr.reference import read_reference
 from captum_kd.functional.pooling import pool_activations
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from captum_kd.models.layers import describe_layer
 from captum_kd.models.side import Side
 from captum_kd.models.targets import class_indices, has_class_scores
@@ -160,18 +160,18 @@ def layer_features(
 ) -> tuple[list[Tensor], list[int], Any]:
     """One forward: pooled features ``(n, d)`` of each layer, its activations' dimensions, and the output."""
     model, role = explained.model, explained.role
-    captured = capture(
+    found = layer_activations(
         model, explained.layers, images, role=role, reshape_transform=explained.reshape_transform
     )
-    for layer, activations in zip(explained.layers, captured.activations, strict=True):
+    for layer, activations in zip(explained.layers, found.activations, strict=True):
         if activations.dim() not in (2, 4):
             raise ValueError(
                 f"{describe_layer(model, layer, role)} gives activations of shape "
                 f"{tuple(activations.shape)}, but (n, c) or (n, c, h, w) is needed. For "
                 "tokens pass reshape_transform=captum_kd.models.tokens.tokens_to_image, or one of your own."
             )
-    features = [pool_activations(a, pool).flatten(1) for a in captured.activations]
-    return features, [a.dim() for a in captured.activations], captured.output
+    features = [pool_activations(a, pool).flatten(1) for a in found.activations]
+    return features, [a.dim() for a in found.activations], found.output
 
 
 def compute_batch(

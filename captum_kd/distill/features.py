@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
+from captum_kd.models.hooks import hooked, uncompiled
 from captum_kd.models.layers import find_layer, unwrap
 
 BATCH_NORMS = (_BatchNorm, FrozenBatchNorm2d)
@@ -64,6 +64,7 @@ def run_with_features(
         TypeError: A layer or the model gives something else than one tensor.
 
     Example:
+        >>> import torch
         >>> from captum_kd.models.small import small_resnet
         >>> student = small_resnet(width=4)
         >>> logits, features = run_with_features(
@@ -77,19 +78,18 @@ def run_with_features(
             "The features of a DataParallel model over several devices cannot be collected with gradients. "
             "Use DistributedDataParallel, or one device."
         )
-    taps = [_Tap(name, before_relu) for name in layers]
+    found = [_LayerFeatures(name, before_relu) for name in layers]
     with ExitStack() as stack:
-        for tap in taps:
-            tap.install(find_layer(model, tap.name), stack)
-        if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules()):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for features in found:
+            stack.enter_context(features.hooked(find_layer(model, features.name)))
+        stack.enter_context(uncompiled(model))
         output = model(images)
     if not isinstance(output, Tensor):
         raise TypeError(
             f"{type(unwrap(model)).__name__} gives {type(output).__name__}, but one tensor of logits is "
             "needed. For torchvision's GoogLeNet and Inception build the model with aux_logits=False."
         )
-    return output, [tap.result() for tap in taps]
+    return output, [features.result() for features in found]
 
 
 def last_batch_norm(model: nn.Module, layer: str) -> nn.Module:
@@ -130,8 +130,8 @@ def last_batch_norm(model: nn.Module, layer: str) -> nn.Module:
     return found[-1]
 
 
-class _Tap:
-    """The hooks of one layer and what they saw last."""
+class _LayerFeatures:
+    """What the hooks of one layer saw last."""
 
     def __init__(self, name: str, before_relu: bool) -> None:
         self.name = name
@@ -142,15 +142,17 @@ class _Tap:
         self.before: Tensor | None = None
         self.after: Tensor | None = None
 
-    def install(self, layer: nn.Module, stack: ExitStack) -> None:
-        if self.before_relu:
-            for module in layer.modules():
-                if isinstance(module, ACTIVATIONS):
-                    before = module.register_forward_pre_hook(self._before_activation, with_kwargs=True)
-                    stack.callback(before.remove)
-                    stack.callback(module.register_forward_hook(self._after_activation).remove)
-        # After those above, because hooks run in order and the layer may be an activation itself.
-        stack.callback(layer.register_forward_hook(self._after_layer).remove)
+    @contextmanager
+    def hooked(self, layer: nn.Module) -> Iterator[None]:
+        modules = layer.modules() if self.before_relu else ()
+        activations = [module for module in modules if isinstance(module, ACTIVATIONS)]
+        with (
+            hooked(activations, self._before_activation, attribute_to_layer_input=True),
+            hooked(activations, self._after_activation),
+            # After those above, because hooks run in order and the layer may be an activation itself.
+            hooked([layer], self._after_layer),
+        ):
+            yield
 
     def result(self) -> Tensor:
         if not self.called:
@@ -170,14 +172,14 @@ class _Tap:
             )
         return self.features
 
-    def _before_activation(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_activation(self, _: int, arguments: tuple[Tensor, ...]) -> None:
         # A copy, because ReLU(inplace=True) overwrites its input.
-        self.before = (args or tuple(kwargs.values()))[0].clone()
+        self.before = arguments[0].clone()
 
-    def _after_activation(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+    def _after_activation(self, _: int, output: Tensor) -> None:
         self.after = output
 
-    def _after_layer(self, _module: nn.Module, _args: Any, output: Any) -> None:
+    def _after_layer(self, _: int, output: Any) -> None:
         self.called = True
         self.found = self.after is not None and self.after is output
         if self.found:

@@ -18,7 +18,7 @@ from captum_kd.comparison.compare import compare
 from captum_kd.comparison.features import SMALLEST_REFERENCE, SMALLEST_SCORED
 from captum_kd.comparison.result import Comparison
 from captum_kd.explain.subject import Subject
-from captum_kd.models.activations import ReshapeTransform, capture
+from captum_kd.models.activations import ReshapeTransform, layer_activations
 from captum_kd.models.layers import find_layer
 from captum_kd.models.tokens import channels_last, tokens_to_image
 from captum_kd.report.page import png
@@ -136,7 +136,7 @@ def _reshape_transform(subject: Subject, image: Tensor) -> ReshapeTransform | No
     for model, names in pairs:
         modules = [find_layer(model, name) for name in names]
         # As they come, without the warning that some look like tokens.
-        given = capture(model, modules, image, reshape_transform=lambda value: value).activations
+        given = layer_activations(model, modules, image, reshape_transform=lambda value: value).activations
         if any(value.dim() == 3 or channels_last(value) for value in given):
             return tokens_to_image
     return None

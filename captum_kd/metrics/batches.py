@@ -14,7 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 from captum_kd.functional.correlation import Estimator, check_estimator
 from captum_kd.functional.perturbation import road
 from captum_kd.functional.pooling import pool_activations
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from captum_kd.models.layers import as_layer_list, check_membership
 
 PerturbFunc = Callable[[Tensor, Tensor], Tensor]
@@ -93,7 +93,7 @@ def layer_features(
 ) -> Tensor:
     """The features of one layer, ``(n, c, *grid)``."""
     check_membership(forward_func, as_layer_list(layer, "layer"), "layer", role)
-    (activations,), _ = capture(forward_func, [layer], inputs, role=role)
+    (activations,), _ = layer_activations(forward_func, [layer], inputs, role=role)
     return pool_activations(activations, pool)
 
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from captum_kd.models.hooks import as_tuple, hooked, sample_count, type_of, undisturbed
 from captum_kd.models.layers import describe_layer
 from captum_kd.models.tokens import warn_of_channels_last
 
 ReshapeTransform = Callable[[Any], Tensor]
 
 
-class Capture(NamedTuple):
+class LayerActivations(NamedTuple):
     """What one forward pass gave: the activations of each layer and the model's output."""
 
     activations: list[Tensor]
     output: Any
 
 
-def capture(
+def layer_activations(
     forward_func: Callable[..., Any],
     layers: Sequence[nn.Module],
     inputs: Tensor | tuple[Tensor, ...],
@@ -33,7 +33,7 @@ def capture(
     reshape_transform: ReshapeTransform | None = None,
     device_ids: list[int] | None = None,
     role: str = "model",
-) -> Capture:
+) -> LayerActivations:
     """Run one forward pass in evaluation mode and return copies of the layers' activations.
 
     Training flags, hooks and the state of the random number generators are as before afterwards, also
@@ -62,11 +62,11 @@ def capture(
     Example:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-        >>> capture(model, [model[1]], torch.zeros(2, 3, 8, 8)).activations[0].shape
+        >>> layer_activations(model, [model[1]], torch.zeros(2, 3, 8, 8)).activations[0].shape
         torch.Size([2, 4, 6, 6])
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    count = _sample_count(inputs)
+    count = sample_count(inputs)
     labels = [describe_layer(forward_func, layer, role) for layer in layers]
     seen: list[dict[torch.device, Tensor]] = [{} for _ in layers]
 
@@ -79,12 +79,12 @@ def capture(
             )
         seen[index][activations.device] = activations
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(undisturbed(forward_func, *layers))
-        for index, layer in enumerate(layers):
-            stack.callback(_hook(layer, index, record, attribute_to_layer_input).remove)
-        output = forward_func(*inputs, *_as_tuple(additional_forward_args))
+    with (
+        torch.no_grad(),
+        undisturbed(forward_func, *layers),
+        hooked(layers, record, attribute_to_layer_input=attribute_to_layer_input),
+    ):
+        output = forward_func(*inputs, *as_tuple(additional_forward_args))
 
     order = device_ids if device_ids is not None else getattr(forward_func, "device_ids", None)
     activations = [_gather(s, d, order) for s, d in zip(seen, labels, strict=True)]
@@ -102,7 +102,7 @@ def capture(
                 f"The activations of {label} hold NaN or infinite values. Check the weights and the input "
                 "scaling; under float16, run the model in float32 or bfloat16."
             )
-    return Capture(activations, output)
+    return LayerActivations(activations, output)
 
 
 def weights_version(model: Any) -> tuple[tuple[int, int, int], ...]:
@@ -116,47 +116,6 @@ def weights_version(model: Any) -> tuple[tuple[int, int, int], ...]:
     return tuple((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
 
-@contextmanager
-def undisturbed(*models: Any) -> Iterator[None]:
-    """Evaluation mode and eager execution inside; training flags and random state restored on exit."""
-    modules = [m for model in models if isinstance(model, nn.Module) for m in model.modules()]
-    flags = [(module, module.training) for module in modules]
-    tensors = [t for m in modules for t in m.parameters(recurse=False)]
-    devices = sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"})
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        if any(_is_compiled(module) for module in modules):
-            # A compiled graph does not run hooks that were added after compilation.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        try:
-            for module in modules:
-                module.training = False
-            yield
-        finally:
-            for module, training in flags:
-                module.training = training
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-
-
-def _hook(
-    layer: nn.Module, index: int, record: Callable[[int, Any], None], layer_input: bool
-) -> torch.utils.hooks.RemovableHandle:
-    if layer_input:
-
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            record(index, args if args else tuple(kwargs.values()))
-
-        return layer.register_forward_pre_hook(before, with_kwargs=True)
-
-    def after(_module: nn.Module, _args: Any, output: Any) -> None:
-        record(index, output)
-
-    return layer.register_forward_hook(after)
-
-
 def _activations(value: Any, label: str, reshape_transform: ReshapeTransform | None) -> Tensor:
     if isinstance(value, (tuple, list)) and len(value) == 1:
         value = value[0]
@@ -164,7 +123,7 @@ def _activations(value: Any, label: str, reshape_transform: ReshapeTransform | N
         value = reshape_transform(value)
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{label} gives {_type_of(value)}, but one tensor is needed. Pass a reshape_transform that "
+            f"{label} gives {type_of(value)}, but one tensor is needed. Pass a reshape_transform that "
             "picks it, for instance reshape_transform=lambda output: output[0]."
         )
     if value.dim() < 2:
@@ -190,24 +149,3 @@ def _gather(seen: dict[torch.device, Tensor], label: str, device_ids: Sequence[i
     rank = {index: i for i, index in enumerate(device_ids or [])}
     devices = sorted(seen, key=lambda d: rank.get(d.index, d.index))
     return torch.cat([seen[d].to(devices[0]) for d in devices])
-
-
-def _sample_count(inputs: tuple[Tensor, ...]) -> int:
-    for value in inputs:
-        if not isinstance(value, Tensor):
-            raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {_type_of(value)}.")
-        if value.dim() == 0:
-            raise ValueError("inputs must have the samples in dimension 0, got a scalar tensor.")
-    return len(inputs[0])
-
-
-def _as_tuple(args: Any) -> tuple[Any, ...]:
-    if args is None:
-        return ()
-    return args if isinstance(args, tuple) else (args,)
-
-
-def _type_of(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)} ({', '.join(_type_of(v) for v in value)})"
-    return type(value).__name__

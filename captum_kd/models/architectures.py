@@ -6,13 +6,13 @@ import difflib
 import importlib
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from captum_kd.models.hooks import hooked, undisturbed
 from captum_kd.models.layers import default_layers
 from captum_kd.models.small import small_regnet, small_resnet
 
@@ -86,7 +86,7 @@ def layer_shapes(model: nn.Module, image_size: int) -> dict[str, tuple[int, ...]
     """The layers that maps and feature losses can take, with the shape of their output for one image.
 
     Args:
-        model: A classifier; it is left in evaluation mode.
+        model: A classifier.
         image_size: Height and width of the image in pixels.
 
     Returns:
@@ -97,22 +97,17 @@ def layer_shapes(model: nn.Module, image_size: int) -> dict[str, tuple[int, ...]
         >>> layer_shapes(build_classifier("small_resnet4", 2), 32)["layer4"]
         (32, 2, 2)
     """
+    layers = {name: module for name, module in model.named_modules() if name}
+    names = list(layers)
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str, output: object) -> None:
+    def note(index: int, output: object) -> None:
         if isinstance(output, Tensor) and output.dim() >= 3:
-            shapes.pop(name, None)
-            shapes[name] = tuple(output.shape[1:])
+            shapes.pop(names[index], None)
+            shapes[names[index]] = tuple(output.shape[1:])
 
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name:
-                hook = module.register_forward_hook(
-                    lambda _module, _inputs, output, name=name: note(name, output)
-                )
-                stack.callback(hook.remove)
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, image_size, image_size))
+    with torch.no_grad(), undisturbed(model), hooked(layers.values(), note):
+        model(torch.zeros(1, 3, image_size, image_size))
     return shapes
 
 

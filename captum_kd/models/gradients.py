@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from captum_kd.models.activations import undisturbed
+from captum_kd.models.hooks import as_tuple, hooked, sample_count, undisturbed
 from captum_kd.models.layers import describe_layer
 
 
-def trace(
+def forward_with_graph(
     forward_func: Callable[..., Any],
     layers: Sequence[nn.Module],
     inputs: Tensor | tuple[Tensor, ...],
@@ -44,13 +44,12 @@ def trace(
 
     Example:
         >>> model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
-        >>> (hidden,), output = trace(model, [model[0]], torch.tensor([[1.0, -1.0]]))
+        >>> (hidden,), output = forward_with_graph(model, [model[0]], torch.tensor([[1.0, -1.0]]))
         >>> torch.autograd.grad(2 * output.sum(), hidden)[0]
         tensor([[2., 0.]])
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    further = additional_forward_args
-    arguments = () if further is None else further if isinstance(further, tuple) else (further,)
+    sample_count(inputs)
     found: list[Any] = [None] * len(layers)
     labels = [describe_layer(forward_func, layer, role) for layer in layers]
 
@@ -71,25 +70,14 @@ def trace(
         # What follows may work in place, as ReLU(inplace=True) does.
         return tree_map(lambda leaf: leaf.clone() if _is_floating(leaf) else leaf, value)
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(undisturbed(forward_func, *layers))
-        stack.enter_context(_frozen(forward_func, *layers))
-        for index, layer in enumerate(layers):
-            if attribute_to_layer_input:
-
-                def before(_: nn.Module, args: tuple[Any, ...], index: int = index) -> Any:
-                    return keep(index, args)
-
-                stack.callback(layer.register_forward_pre_hook(before).remove)
-            else:
-
-                def after(_module: nn.Module, _args: Any, output: Any, index: int = index) -> Any:
-                    return keep(index, output)
-
-                stack.callback(layer.register_forward_hook(after).remove)
-        output = forward_func(*(value.clone() for value in inputs), *arguments)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        undisturbed(forward_func, *layers),
+        _frozen(forward_func, *layers),
+        hooked(layers, keep, attribute_to_layer_input=attribute_to_layer_input),
+    ):
+        output = forward_func(*(value.clone() for value in inputs), *as_tuple(additional_forward_args))
     for value, label in zip(found, labels, strict=True):
         if value is None:
             raise ValueError(f"{label} was not called in the forward pass.")
@@ -128,7 +116,7 @@ def layer_gradients(
     """Pull gradients with respect to features back to layers, through the graph between them.
 
     Args:
-        layers: What layers gave, from :func:`trace`.
+        layers: What layers gave, from :func:`forward_with_graph`.
         features: What other layers gave, or functions of it, from the same pass.
         gradients: Of each feature tensor's shape.
         keep_graph: Leave the graph for another call.

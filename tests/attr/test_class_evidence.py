@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_kd import DeepUniCAM
 from captum_kd.benchmark.localization.ablations import ChannelWeights, NotCentred
-from captum_kd.models.gradients import trace
+from captum_kd.models.gradients import forward_with_graph
 from tests.attr.test_deep_unicam import COUNT, Stages, images, pair
 
 
@@ -102,15 +102,15 @@ def test_tracing_keeps_the_graph_from_the_first_layer_only_and_leaves_parameters
     student, _ = pair()
     student.first.bias.requires_grad_(False)
     flags = [p.requires_grad for p in student.parameters()]
-    (second, third), _ = trace(student, [student.second, student.third], images())
+    (second, third), _ = forward_with_graph(student, [student.second, student.third], images())
     assert second.is_leaf
     assert not third.is_leaf
     assert [p.requires_grad for p in student.parameters()] == flags
     with pytest.raises(RuntimeError):
-        trace(student, [student.second], images()[:, :1])
+        forward_with_graph(student, [student.second], images()[:, :1])
     assert [p.requires_grad for p in student.parameters()] == flags
     loss = student(images()).sum()
-    trace(student, [student.second], images())
+    forward_with_graph(student, [student.second], images())
     loss.backward()  # a graph of the user's is not disturbed
     assert student.first.weight.grad is not None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_kd import UniCAM
 from captum_kd.attr.methods import CentredUniCAM
 from captum_kd.functional import row_max, semipartial_distance_correlation, uniqueness
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from tests.networks import Network, classes, images, pair
 
 
@@ -50,8 +50,8 @@ def test_default_is_the_published_map(features: str) -> None:
         x, target, features=features
     )
     explained, other = (student, base) if features == "distilled" else (base, student)
-    (a,), _ = capture(explained, [explained.second_relu], x)
-    (b,), _ = capture(other, [other.second_relu], x)
+    (a,), _ = layer_activations(explained, [explained.second_relu], x)
+    (b,), _ = layer_activations(other, [other.second_relu], x)
     expected = published_map(a, b, embeddings[target])
     assert maps.shape == (12, 1, 8, 8)
     assert expected.max() > 0
@@ -272,8 +272,8 @@ def test_the_score_goes_up_along_the_gradient() -> None:
     """Adding the per-position gradient to the activations raises the relevance."""
     student, base = (m.double() for m in pair())
     x, target = images().double(), classes()
-    (a,), _ = capture(student, [student.second_relu], x)
-    (b,), _ = capture(base, [base.second_relu], x)
+    (a,), _ = layer_activations(student, [student.second_relu], x)
+    (b,), _ = layer_activations(base, [base.second_relu], x)
     rows = torch.eye(4, dtype=torch.float64)[target]
     maps = UniCAM(student, student.second_relu, base, combine="elementwise").attribute(
         x, target, relu_attributions=False, attr_dim_summation=False

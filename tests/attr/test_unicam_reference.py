@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_kd import UniCAM
 from captum_kd.functional import pairwise_distances, row_max, semipartial_distance_correlation
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from tests.networks import classes, images, pair
 
 OPTIONS = [
@@ -48,8 +48,8 @@ def test_it_is_the_gradient_of_reference_plus_sample() -> None:
     """By autograd through the features of one sample, the reference held fixed."""
     student, base = (m.double() for m in pair())
     (x, y), (r, g) = (images(1).double(), classes(1)), (reference()[0].double(), reference()[1])
-    a, a_ref = (capture(student, [student.second_relu], v).activations[0] for v in (x, r))
-    b, b_ref = (capture(base, [base.second_relu], v).activations[0] for v in (x, r))
+    a, a_ref = (layer_activations(student, [student.second_relu], v).activations[0] for v in (x, r))
+    b, b_ref = (layer_activations(base, [base.second_relu], v).activations[0] for v in (x, r))
     rows = torch.eye(4, dtype=torch.float64)[torch.cat([g, y])]
     a.requires_grad_()
     score = semipartial_distance_correlation(torch.cat([a_ref, a]), rows, torch.cat([b_ref, b]))

@@ -21,7 +21,7 @@ from captum_kd.datasets.planted_cue import normalise
 from captum_kd.functional import distance_correlation, row_max, semipartial_distance_correlation
 from captum_kd.functional.perturbation import road
 from captum_kd.metrics import score_with_statistics
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from captum_kd.models.small import small_resnet
 from tests.networks import Network, classes, images, pair
 
@@ -45,7 +45,7 @@ def quick(
 
 
 def pooled(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
-    activations = capture(model, [model.get_submodule(layer)], inputs).activations[0]
+    activations = layer_activations(model, [model.get_submodule(layer)], inputs).activations[0]
     return activations.flatten(2).mean(2) if activations.dim() > 2 else activations
 
 
@@ -281,7 +281,7 @@ def test_label_embeddings_and_pooling_reach_the_scores() -> None:
         student, base, label_embeddings=LabelEmbeddings(embeddings, tuple("abcd"), "mine", "none"), pool=2
     )
     features = [
-        nn.functional.adaptive_avg_pool2d(capture(m, [m.second_relu], images(24)).activations[0], 2)
+        nn.functional.adaptive_avg_pool2d(layer_activations(m, [m.second_relu], images(24)).activations[0], 2)
         for m in (student, base)
     ]
     expected = statistics(features[0], embeddings[classes(24)], given=features[1])

@@ -23,7 +23,7 @@ from captum_kd.datasets.image_files import evaluation_crop
 from captum_kd.datasets.planted_cue import normalise
 from captum_kd.explain.images import find_images
 from captum_kd.functional import distance_correlation
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 
 COUNT = 120
 NORMALISATION = ("--mean", "0.3,0.3,0.3", "--std", "0.2,0.2,0.2")
@@ -109,7 +109,9 @@ def test_scores_and_accuracy_are_those_of_the_images_normalised_as_in_training(
         for name in ("student", "base", "teacher"):
             hits = (getattr(models, name)(inputs).argmax(1) == labels).double().mean()
             assert comparison.accuracy[name] == pytest.approx(float(hits))
-    features = capture(models.student, [models.student.layer3], inputs).activations[0].mean(dim=(2, 3))
+    features = (
+        layer_activations(models.student, [models.student.layer3], inputs).activations[0].mean(dim=(2, 3))
+    )
     expected = distance_correlation(features, one_hot(labels).float())
     assert comparison.score("RS student", "layer3").value == pytest.approx(float(expected), abs=1e-5)
 

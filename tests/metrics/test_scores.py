@@ -27,7 +27,7 @@ from captum_kd.functional import (
     semipartial_distance_correlation,
 )
 from captum_kd.functional.pooling import pool_activations
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from tests.networks import classes, images, pair
 
 BIASED, UNBIASED = dcor.distance_correlation_sqr, dcor.u_distance_correlation_sqr
@@ -35,7 +35,7 @@ ORACLES = {"biased": BIASED, "unbiased": UNBIASED}
 
 
 def features(model: Any, x: Tensor) -> np.ndarray:
-    (activations,), _ = capture(model, [model.second_relu], x)
+    (activations,), _ = layer_activations(model, [model.second_relu], x)
     return activations.flatten(1).double().numpy()
 
 
@@ -97,7 +97,8 @@ def test_pooled_features() -> None:
     student, base = pair()
     x = images()
     pooled = [
-        pool_activations(capture(m, [m.second_relu], x).activations[0], 1).flatten(1) for m in (student, base)
+        pool_activations(layer_activations(m, [m.second_relu], x).activations[0], 1).flatten(1)
+        for m in (student, base)
     ]
     score = feature_similarity_score(student, x, student.second_relu, base, pool=1)
     assert score.item() == pytest.approx(distance_correlation(*pooled, estimator="biased").item(), abs=1e-9)
@@ -187,8 +188,8 @@ def test_twins_agree_with_the_functions() -> None:
     x, target = images(24), classes(24)
     fss, rs, unique = FeatureSimilarityScore(), RelevanceScore(), RelevanceScore(torch.eye(4))
     for rows in torch.arange(24).split(12):
-        (s,), _ = capture(student, [student.second_relu], x[rows])
-        (b,), _ = capture(base, [base.second_relu], x[rows])
+        (s,), _ = layer_activations(student, [student.second_relu], x[rows])
+        (b,), _ = layer_activations(base, [base.second_relu], x[rows])
         fss.update(s, b)
         rs.update(s, target[rows])
         unique.update(s, target[rows], given=b)

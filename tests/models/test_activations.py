@@ -1,4 +1,4 @@
-"""Capturing activations: what comes back, and that the model is left as it was found."""
+"""Activations of layers: what comes back, and that the model is left as it was found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_kd.models.activations import capture, undisturbed, weights_version
+from captum_kd.models.activations import layer_activations, weights_version
 
 
 class Network(nn.Module):
@@ -66,7 +66,7 @@ def state(model: nn.Module) -> dict[str, Any]:
 def test_activations_are_those_of_the_model(network: Network) -> None:
     x = images()
     convolved = F.conv2d(x, network.conv.weight, network.conv.bias)
-    activations, output = capture(network, [network.conv, network.norm], x)
+    activations, output = layer_activations(network, [network.conv, network.norm], x)
     assert torch.equal(activations[0], convolved)  # not what the in-place ReLU made of it
     assert (activations[0] < 0).any()
     torch.testing.assert_close(activations[1], network.norm(convolved.relu()))
@@ -76,19 +76,19 @@ def test_activations_are_those_of_the_model(network: Network) -> None:
 
 def test_layer_input(network: Network) -> None:
     x = images()
-    (before,), _ = capture(network, [network.relu], x, attribute_to_layer_input=True)
-    (after,), _ = capture(network, [network.relu], x)
+    (before,), _ = layer_activations(network, [network.relu], x, attribute_to_layer_input=True)
+    (after,), _ = layer_activations(network, [network.relu], x)
     assert torch.equal(before, network.conv(x))
     assert torch.equal(after, network.conv(x).relu())
 
 
 MODES: dict[str, Callable[[Network], Any]] = {
-    "success": lambda n: capture(n, [n.conv, n.norm], images()),
-    "model raises": lambda n: capture(n, [n.conv], images()),
-    "layer called twice": lambda n: capture(n, [n.conv, n.norm], images()),
-    "layer not called": lambda n: capture(n, [n.conv, n.unused], images()),
-    "activations not finite": lambda n: capture(n, [n.conv], images() * torch.inf),
-    "reshape_transform raises": lambda n: capture(
+    "success": lambda n: layer_activations(n, [n.conv, n.norm], images()),
+    "model raises": lambda n: layer_activations(n, [n.conv], images()),
+    "layer called twice": lambda n: layer_activations(n, [n.conv, n.norm], images()),
+    "layer not called": lambda n: layer_activations(n, [n.conv, n.unused], images()),
+    "activations not finite": lambda n: layer_activations(n, [n.conv], images() * torch.inf),
+    "reshape_transform raises": lambda n: layer_activations(
         n, [n.conv], images(), reshape_transform=lambda _: [].pop()
     ),
 }
@@ -114,8 +114,8 @@ def test_model_is_left_as_it_was(network: Network, mode: str) -> None:
 
 def test_training_mode_gives_the_evaluation_result(network: Network) -> None:
     network.norm.running_mean.fill_(0.3)
-    evaluated = capture(network, [network.norm], images())
-    trained = capture(network.train(), [network.norm], images())
+    evaluated = layer_activations(network, [network.norm], images())
+    trained = layer_activations(network.train(), [network.norm], images())
     assert torch.equal(trained.activations[0], evaluated.activations[0])
     assert torch.equal(trained.output, evaluated.output)
 
@@ -125,29 +125,22 @@ def test_random_state_with_a_random_model(network: Network) -> None:
         return network(x + torch.randn_like(x))
 
     before = torch.get_rng_state()
-    first, second = (capture(noisy, [network.conv], images()).activations[0] for _ in range(2))
+    first, second = (layer_activations(noisy, [network.conv], images()).activations[0] for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, second)
-
-
-def test_undisturbed_covers_the_layers_of_a_function(network: Network) -> None:
-    network.train()
-    with undisturbed(lambda x: network(x), network.norm):
-        assert (network.norm.training, network.fc.training) == (False, True)
-    assert network.norm.training
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_grad_modes_of_the_caller(network: Network, mode: Callable[[], Any]) -> None:
     expected = network.conv(images()).detach()
     with mode():
-        (activations,), _ = capture(network, [network.conv], images().requires_grad_())
+        (activations,), _ = layer_activations(network, [network.conv], images().requires_grad_())
         assert torch.equal(activations, expected)
         assert not activations.requires_grad
 
 
 @pytest.mark.parametrize(
-    ("dtype", "captured"),
+    ("dtype", "returned"),
     [
         (torch.float16, torch.float32),
         (torch.bfloat16, torch.float32),
@@ -155,24 +148,24 @@ def test_grad_modes_of_the_caller(network: Network, mode: Callable[[], Any]) -> 
         (torch.float64, torch.float64),
     ],
 )
-def test_dtypes(network: Network, dtype: torch.dtype, captured: torch.dtype) -> None:
+def test_dtypes(network: Network, dtype: torch.dtype, returned: torch.dtype) -> None:
     network.to(dtype)
-    (activations,), output = capture(network, [network.conv], images().to(dtype))
-    assert activations.dtype == captured
+    (activations,), output = layer_activations(network, [network.conv], images().to(dtype))
+    assert activations.dtype == returned
     assert output.dtype == dtype
-    assert torch.equal(activations, network.conv(images().to(dtype)).to(captured))
+    assert torch.equal(activations, network.conv(images().to(dtype)).to(returned))
 
 
 def test_autocast(network: Network) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        (activations,), _ = capture(network, [network.conv], images())
+        (activations,), _ = layer_activations(network, [network.conv], images())
         assert activations.dtype == torch.float32
         assert torch.equal(activations, network.conv(images()).float())
 
 
 def test_channels_last(network: Network) -> None:
     x = images().contiguous(memory_format=torch.channels_last)
-    (activations,), _ = capture(network.to(memory_format=torch.channels_last), [network.conv], x)
+    (activations,), _ = layer_activations(network.to(memory_format=torch.channels_last), [network.conv], x)
     torch.testing.assert_close(activations, network.conv(images()), rtol=1e-5, atol=1e-6)
 
 
@@ -197,7 +190,7 @@ def test_compiled(network: Network, way: str) -> None:
     with torch.no_grad():
         model(images())  # a graph without hooks
         for _ in range(2):
-            (activations,), output = capture(model, [network.conv], images())
+            (activations,), output = layer_activations(model, [network.conv], images())
             assert torch.equal(activations, expected)
             torch.testing.assert_close(output, model(images()))
     assert hooks(network) == 0
@@ -209,12 +202,12 @@ def test_compiled_function_says_what_to_do(network: Network) -> None:
     with torch.no_grad():
         compiled(images())
         with pytest.raises(ValueError, match=r"Conv2d layer of the student .* passed uncompiled"):
-            capture(compiled, [network.conv], images(), role="student")
+            layer_activations(compiled, [network.conv], images(), role="student")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the wrapper alone; with GPUs it scatters")
 def test_data_parallel_without_devices(network: Network) -> None:
-    (activations,), _ = capture(nn.DataParallel(network), [network.conv], images())
+    (activations,), _ = layer_activations(nn.DataParallel(network), [network.conv], images())
     assert torch.equal(activations, network.conv(images()))
 
 
@@ -225,10 +218,10 @@ def test_several_inputs_and_further_arguments() -> None:
         return first(a + b) * scale + shift
 
     a, b = torch.ones(2, 3), torch.full((2, 3), 2.0)
-    (activations,), output = capture(model, [first], (a, b), (10.0, 1.0))
+    (activations,), output = layer_activations(model, [first], (a, b), (10.0, 1.0))
     assert torch.equal(activations, a + b)
     assert torch.equal(output, torch.full((2, 3), 31.0))
-    assert torch.equal(capture(model, [first], (a, b), 10.0).output, torch.full((2, 3), 30.0))
+    assert torch.equal(layer_activations(model, [first], (a, b), 10.0).output, torch.full((2, 3), 30.0))
 
 
 class Pair(nn.Module):
@@ -267,23 +260,25 @@ def test_tuple_outputs_need_a_reshape_transform() -> None:
     with pytest.raises(
         TypeError, match=r"LSTM layer .* a tuple of 2 \(Tensor, a tuple of 2 .*reshape_transform"
     ):
-        capture(forward, [model.layer], x.transpose(0, 1))
-    (activations,), _ = capture(forward, [model.layer], x.transpose(0, 1), reshape_transform=channels_second)
+        layer_activations(forward, [model.layer], x.transpose(0, 1))
+    (activations,), _ = layer_activations(
+        forward, [model.layer], x.transpose(0, 1), reshape_transform=channels_second
+    )
     torch.testing.assert_close(activations, model.layer(2 * x)[0].permute(1, 2, 0).detach())
     with pytest.raises(ValueError, match=r"shape \(7, 3, 4\) for 3 samples"):
-        capture(forward, [model.layer], x.transpose(0, 1), reshape_transform=lambda value: value[0])
+        layer_activations(forward, [model.layer], x.transpose(0, 1), reshape_transform=lambda value: value[0])
 
 
 def test_tuple_of_one() -> None:
     layer = OneOutput()
-    (activations,), _ = capture(layer, [layer], torch.zeros(2, 3))
+    (activations,), _ = layer_activations(layer, [layer], torch.zeros(2, 3))
     assert torch.equal(activations, torch.ones(2, 3))
 
 
 def test_layer_called_by_keyword() -> None:
     model, x = Pair(), torch.randn(3, 3, 5)
-    (before,), _ = capture(model, [model.keyword], x, attribute_to_layer_input=True)
-    (after,), _ = capture(model, [model.keyword], x)
+    (before,), _ = layer_activations(model, [model.keyword], x, attribute_to_layer_input=True)
+    (after,), _ = layer_activations(model, [model.keyword], x)
     assert torch.equal(before, x)
     assert torch.equal(after, 2 * x)
 
@@ -292,12 +287,14 @@ def test_layer_called_by_keyword() -> None:
 def test_called_more_than_once(network: Network, layer_input: bool) -> None:
     network.repeats = 2
     with pytest.raises(ValueError, match=r"Layer 'norm' of the base model is called more than once"):
-        capture(network, [network.norm], images(), attribute_to_layer_input=layer_input, role="base model")
+        layer_activations(
+            network, [network.norm], images(), attribute_to_layer_input=layer_input, role="base model"
+        )
 
 
 def test_not_called(network: Network) -> None:
     with pytest.raises(ValueError, match=r"Layer 'unused' of the student was not called"):
-        capture(network, [network.unused], images(), role="student")
+        layer_activations(network, [network.unused], images(), role="student")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -306,14 +303,14 @@ def test_not_finite(network: Network, value: float) -> None:
     x[1, 0, 0, 0] = value
     message = r"Layer 'conv' of the base model hold NaN or infinite .* float32 or bfloat16"
     with pytest.raises(ValueError, match=message):
-        capture(network, [network.fc, network.conv][1:], x, role="base model")
+        layer_activations(network, [network.fc, network.conv][1:], x, role="base model")
 
 
 def test_large_activations_are_finite() -> None:
     largest = torch.full((2, 3, 4, 4), torch.finfo(torch.float32).max)
     assert torch.isinf(largest.sum())
     layer = nn.Identity()
-    assert torch.equal(capture(layer, [layer], largest).activations[0], largest)
+    assert torch.equal(layer_activations(layer, [layer], largest).activations[0], largest)
 
 
 class Maximum(nn.Module):
@@ -334,7 +331,7 @@ def test_activations_of_another_kind(
 ) -> None:
     model = nn.Sequential(layer)
     with pytest.raises(error, match=f"^Layer '0' of the model gives .*{message}"):
-        capture(model, [layer], x)
+        layer_activations(model, [layer], x)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +345,7 @@ def test_activations_of_another_kind(
 def test_bad_inputs(inputs: Any, error: type[Exception], message: str) -> None:
     layer = nn.Identity()
     with pytest.raises(error, match=message):
-        capture(layer, [layer], inputs)
+        layer_activations(layer, [layer], inputs)
 
 
 def test_weights_version(network: Network) -> None:
@@ -358,7 +355,7 @@ def test_weights_version(network: Network) -> None:
         optimizer.step()
 
     versions = [weights_version(network)]
-    capture(network.train(), [network.conv], images())
+    layer_activations(network.train(), [network.conv], images())
     assert weights_version(network) == versions[0]
     for change in (
         train,

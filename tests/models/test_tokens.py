@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_kd import UniCAM
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from captum_kd.models.layers import default_layers, find_layer
 from captum_kd.models.tokens import channels_last, tokens_to_image
 
@@ -26,7 +26,7 @@ def test_last_layers_of_known_architectures(name: str) -> None:
     model = timm.create_model(name, num_classes=2).eval()
     layer = find_layer(model, default_layers(model)[-1])
     image = torch.zeros(1, *model.default_cfg["input_size"])
-    (activations,), _ = capture(model, [layer], image, reshape_transform=tokens_to_image)
+    (activations,), _ = layer_activations(model, [layer], image, reshape_transform=tokens_to_image)
     channels, side = ARCHITECTURES[name]
     assert activations.shape == (1, channels, side, side)
 
@@ -61,7 +61,7 @@ def test_channels_that_come_last_are_pointed_out() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), layer, torch.nn.Flatten(), torch.nn.Linear(288, 4))
     images = torch.randn(5, 3, 8, 8)
     with pytest.warns(UserWarning, match=r"Layer '1' .* \(5, 6, 6, 8\).* look like \(n, h, w, c\)"):
-        capture(model, [layer], images)
+        layer_activations(model, [layer], images)
     with pytest.warns(
         UserWarning, match=r"Layer '1' of the (student|base model) .* look like \(n, h, w, c\)"
     ):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_kd.benchmark.pairs.subjects import HeldOut, PairNames
 from captum_kd.datasets.planted_cue import PlantedCues, normalise
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from captum_kd.models.architectures import default_layers
 
 # What the base model's reliance on the cue must exceed the student's by.
@@ -107,7 +107,7 @@ def judge(name: str, model: nn.Module, images: HeldOut) -> ModelTruth:
 def _run(model: nn.Module, planted: PlantedCues) -> tuple[Tensor, list[Tensor]]:
     """Predicted classes, and each layer's globally pooled features."""
     layers = [model.get_submodule(name) for name in default_layers(model)]
-    found = [capture(model, layers, normalise(images)) for images in planted.images.split(256)]
+    found = [layer_activations(model, layers, normalise(images)) for images in planted.images.split(256)]
     pooled = [
         torch.cat([a.flatten(2).mean(2) for a in parts])
         for parts in zip(*(f.activations for f in found), strict=True)

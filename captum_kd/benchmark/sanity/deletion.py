@@ -25,7 +25,7 @@ from captum_kd.benchmark.localization.methods import RANDOM
 from captum_kd.benchmark.sanity.checks import SANITY_METHODS, SanityRow, SanitySubject, summarise
 from captum_kd.functional import road
 from captum_kd.metrics.localization import random_maps
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from captum_kd.models.architectures import default_layers
 
 SHARES = (0.1, 0.2, 0.4)
@@ -74,7 +74,7 @@ def check_deletion(
     layers = default_layers(subject.student)
     pair = subject.pair()
     maps = {name: maps_in_batches(method, pair, images, labels, 64) for name, method in methods.items()}
-    shapes = capture(subject.student, pair.student.layers, images[:1]).activations
+    shapes = layer_activations(subject.student, pair.student.layers, images[:1]).activations
     like = [torch.empty(len(images), 1, *shape.shape[2:]) for shape in shapes]
     maps = {RANDOM: random_maps([(noise, noise) for noise in like], seed), **maps}
     rows = []

@@ -17,7 +17,7 @@ from captum_kd.datasets.planted_cue import CUE_AGREEMENT, PlantedCues, normalise
 from captum_kd.functional import pairwise_distances
 from captum_kd.functional.correlation import correlation_from_distances, semipartial_from_distances
 from captum_kd.labels import embedding_rows
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 from captum_kd.models.architectures import default_layers
 
 STUDENTS = tuple(name for name in MODELS if name.startswith("student"))
@@ -260,7 +260,7 @@ def _run(model: torch.nn.Module, planted: PlantedCues) -> tuple[Tensor, dict[str
     """Predicted classes, and distances of each stage's globally pooled features, named as a ResNet's."""
     layers = [model.get_submodule(name) for name in default_layers(model)]
     names = [f"layer{i}" for i in range(1, len(layers) + 1)]  # pairs of architectures pair up by order
-    found = [capture(model, layers, normalise(images)) for images in planted.images.split(128)]
+    found = [layer_activations(model, layers, normalise(images)) for images in planted.images.split(128)]
     pooled = (
         torch.cat([a.flatten(2).mean(2) for a in parts])
         for parts in zip(*(f.activations for f in found), strict=True)

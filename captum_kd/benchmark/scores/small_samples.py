@@ -23,7 +23,7 @@ from captum_kd.functional.correlation import (
 from captum_kd.functional.interval import confidence_interval_from_distances
 from captum_kd.labels import embedding_rows
 from captum_kd.metrics import relevance_score
-from captum_kd.models.activations import capture
+from captum_kd.models.activations import layer_activations
 
 SIZES = (8, 16, 32, 64, 128, 256)
 KEPT_SHARE = 0.2
@@ -125,7 +125,9 @@ def score_sizes(
     labels = torch.cat([subject.pool_labels, subject.labels])
     label_distances = pairwise_distances(embedding_rows(None, labels))
     activations = [
-        torch.cat([capture(m, [m.get_submodule(layer)], b).activations[0] for b in images.split(128)])
+        torch.cat(
+            [layer_activations(m, [m.get_submodule(layer)], b).activations[0] for b in images.split(128)]
+        )
         for m in (subject.student, subject.base)
     ]
     rows = []
