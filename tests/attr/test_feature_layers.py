@@ -310,7 +310,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="base_feature_layer is given, but no feature_layer"):
         UniCAM(student, student.first, base, base_feature_layer=base.third)
     with pytest.raises(TypeError, match=r"feature_layer: .*must be a module"):
-        UniCAM(student, student.first, base, feature_layer="third")  # type: ignore[arg-type]
+        UniCAM(student, student.first, base, feature_layer=3)  # type: ignore[arg-type]
     twice = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
     twice.append(twice[1])
     with pytest.raises(ValueError, match="is called more than once"):
