@@ -15,7 +15,7 @@ from captum_kd.functional.correlation import Estimator, check_estimator
 from captum_kd.functional.perturbation import road
 from captum_kd.functional.pooling import pool_activations
 from captum_kd.models.activations import layer_activations
-from captum_kd.models.layers import as_layer_list, check_membership
+from captum_kd.models.layers import resolve_layers
 
 PerturbFunc = Callable[[Tensor, Tensor], Tensor]
 MINIMUM_SAMPLES = 4
@@ -89,11 +89,15 @@ def score_result(metric: MeanOverBatches, return_batches: bool) -> Tensor | Batc
 
 
 def layer_features(
-    forward_func: Any, inputs: Tensor | tuple[Tensor, ...], layer: nn.Module, pool: int | None, role: str
+    forward_func: Callable[..., Any],
+    inputs: Tensor | tuple[Tensor, ...],
+    layer: str | nn.Module,
+    pool: int | None,
+    role: str,
 ) -> Tensor:
     """The features of one layer, ``(n, c, *grid)``."""
-    check_membership(forward_func, as_layer_list(layer, "layer"), "layer", role)
-    (activations,), _ = layer_activations(forward_func, [layer], inputs, role=role)
+    layers = resolve_layers(forward_func, layer, "layer", role)
+    (activations,), _ = layer_activations(forward_func, layers, inputs, role=role)
     return pool_activations(activations, pool)
 
 

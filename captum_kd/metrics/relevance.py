@@ -90,11 +90,11 @@ class RelevanceScore(MeanOverBatches):
 def relevance_score(
     forward_func: Callable[..., Any],
     inputs: Tensor | tuple[Tensor, ...],
-    layer: nn.Module,
+    layer: str | nn.Module,
     target: Any,
     *,
     label_embeddings: LabelEmbeddings | Tensor | None = None,
-    given: tuple[Callable[..., Any], nn.Module] | None = None,
+    given: tuple[Callable[..., Any], str | nn.Module] | None = None,
     attributions: Tensor | None = None,
     perturb_func: PerturbFunc | None = None,
     pool: int | None = None,
@@ -114,7 +114,7 @@ def relevance_score(
     Args:
         forward_func: The model whose features are scored.
         inputs: A tensor ``(n, ...)`` or a tuple of tensors, as the model takes them.
-        layer: Its layer.
+        layer: Its layer, a module or its name.
         target: Ground-truth class of each sample: a list or a tensor ``(n,)``.
         label_embeddings: :class:`~captum_kd.LabelEmbeddings` or a tensor ``(num_classes, d)``; None: one-hot.
         given: ``(model, layer)`` whose features are taken out: with the base model here the score is that

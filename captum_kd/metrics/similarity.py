@@ -64,9 +64,9 @@ class FeatureSimilarityScore(MeanOverBatches):
 def feature_similarity_score(
     forward_func: Callable[..., Any],
     inputs: Tensor | tuple[Tensor, ...],
-    layer: nn.Module,
+    layer: str | nn.Module,
     base_model: Callable[..., Any],
-    base_layer: nn.Module | None = None,
+    base_layer: str | nn.Module | None = None,
     *,
     attributions: Tensor | None = None,
     base_attributions: Tensor | None = None,
@@ -84,9 +84,9 @@ def feature_similarity_score(
     Args:
         forward_func: The student.
         inputs: A tensor ``(n, ...)`` or a tuple of tensors, as the models take them.
-        layer: The student's layer.
+        layer: The student's layer, a module or its name.
         base_model: The base model.
-        base_layer: Its layer; None takes the one of the same name.
+        base_layer: The base model's layer, a module or its name; None takes the one of the same name.
         attributions: Maps ``(n, 1, h, w)`` that say which pixels are kept; None takes the inputs as they are.
         base_attributions: Maps for the base model's inputs; None takes ``attributions`` for both (Eq. 7).
         perturb_func: ``(inputs, attributions) -> inputs``; None is :func:`~captum_kd.functional.road`, which
@@ -113,7 +113,7 @@ def feature_similarity_score(
         >>> 0 < score < 1
         tensor(True)
     """
-    (layer,), (base_layer,) = pair_layers(forward_func, layer, base_model, base_layer)
+    (own,), (theirs,) = pair_layers(forward_func, layer, base_model, base_layer)
     check_perturbation(attributions, perturb_func)
     if base_attributions is None:
         base_attributions = attributions
@@ -123,7 +123,7 @@ def feature_similarity_score(
         kept = perturbed(batch, maps, perturb_func)
         base_kept = kept if base_maps is maps else perturbed(batch, base_maps, perturb_func)
         metric.update(
-            layer_features(forward_func, kept, layer, pool, "student"),
-            layer_features(base_model, base_kept, base_layer, pool, "base model"),
+            layer_features(forward_func, kept, own, pool, "student"),
+            layer_features(base_model, base_kept, theirs, pool, "base model"),
         )
     return score_result(metric, return_batches)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
-Layers = nn.Module | list[nn.Module]
+Layers = str | nn.Module | Sequence[str | nn.Module]
+"""What a caller may pass for layers: a module of the model or its dotted name, or several of these."""
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """Return the layer of ``model`` with a dotted name, as in ``model.named_modules()``.
+    """Return the layer of a model that has a dotted name, as in ``model.named_modules()``.
 
     Args:
-        model: A module; wrappers (DataParallel, a compiled model) are looked through.
-        name: For instance ``"layer4"`` or ``"layer4.1.conv2"``.
+        model: A module; wrappers (DataParallel, ``torch.compile``) are looked through.
+        name: The name, for instance ``"layer4"`` or ``"layer4.1.conv2"``.
 
     Returns:
         The layer.
@@ -42,17 +44,17 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def default_layers(model: nn.Module) -> list[str]:
-    """The layers that are compared when none are named: the stages of a ResNet, a RegNet or a timm network.
+    """Return the layers to compare when none are named: the stages of a ResNet, RegNet or timm network.
 
     Args:
         model: A classifier.
 
     Returns:
-        "layer1" to "layer4" or, of torchvision's RegNets, "trunk_output.block1" to "trunk_output.block4" if
-        it has them, else the modules of timm's ``feature_info``.
+        "layer1" to "layer4", or "trunk_output.block1" to "trunk_output.block4" (torchvision's RegNets), if
+        the model has them; otherwise the modules of timm's ``feature_info``.
 
     Raises:
-        ValueError: It has none of these.
+        ValueError: The model has none of these.
 
     Example:
         >>> import torchvision
@@ -71,19 +73,20 @@ def default_layers(model: nn.Module) -> list[str]:
             return found
     raise ValueError(
         f"The stages of {type(model).__name__} are not known. Name its layers, for instance with --layers; "
-        f"its modules are {', '.join(name for name, _ in model.named_children())} and those within."
+        f"its modules are {', '.join(name for name, _ in model.named_children())} and what is inside these."
     )
 
 
 def deep_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers whose pooled features stand for what a classifier knows.
+    """Return the late layers of a classifier, whose pooled features stand for what it knows.
 
     Args:
         model: A classifier.
 
     Returns:
-        The last two of :func:`default_layers`, else ``model.features`` as in torchvision's networks; none
-        where these are not known, or do not end in a convolution (tokens need a ``reshape_transform``).
+        The last two of :func:`default_layers`; otherwise ``model.features``, which torchvision's networks
+        have. An empty list if neither is known, or if they do not end in a convolution (tokens need a
+        ``reshape_transform``).
 
     Example:
         >>> import torchvision
@@ -107,8 +110,8 @@ def _ends_in_convolution(layer: nn.Module) -> bool:
     return bool(with_weights) and isinstance(with_weights[-1], (nn.Conv2d, nn.BatchNorm2d))
 
 
-def layer_name(model: Any, layer: nn.Module) -> str | None:
-    """The dotted name of ``layer`` in ``model``, or None if it is not found (or ``model`` is a function)."""
+def layer_name(model: Callable[..., Any], layer: nn.Module) -> str | None:
+    """Return the dotted name of a layer; None if it is not in the model, or the model is a function."""
     if isinstance(model, nn.Module):
         names: dict[nn.Module, str] = {m: name for name, m in unwrap(model).named_modules()}
         return names.get(layer)
@@ -116,7 +119,7 @@ def layer_name(model: Any, layer: nn.Module) -> str | None:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside DataParallel, DistributedDataParallel or ``torch.compile``."""
+    """Return the user's own module inside DataParallel, DistributedDataParallel or ``torch.compile``."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -126,37 +129,44 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def describe_layer(model: Callable[..., Any], layer: nn.Module, role: str) -> str:
+    """Return what error messages call a layer."""
+    name = layer_name(model, layer)
+    return f"Layer {name!r} of the {role}" if name else f"A {type(layer).__name__} layer of the {role}"
+
+
 def pair_layers(
-    forward_func: Any, layer: Layers, base_model: Any, base_layer: Layers | None
+    forward_func: Callable[..., Any],
+    layer: Layers,
+    base_model: Callable[..., Any],
+    base_layer: Layers | None,
 ) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The student's layers and those of the base model that they are compared with.
+    """Return the student's layers, and the layers of the base model that they are compared with.
 
     Args:
         forward_func: The student.
-        layer: A layer of it, or a list of layers.
+        layer: Its layer or layers, as modules or by name.
         base_model: The base model.
-        base_layer: Its layer or layers; None takes those of the same names.
+        base_layer: The base model's layer or layers, in the same order; None: those of the same names.
 
     Returns:
-        Two lists of equal length.
+        Two lists of modules, of equal length.
 
     Raises:
-        ValueError: A layer is not in its model, the lists differ in length, or there is no layer of that
-            name in the base model.
-        TypeError: Something is not a module.
+        ValueError: A layer is not in its model, a name is given for a layer of a function, the lists differ
+            in length, or the base model has no layer of the same name.
+        TypeError: A layer is neither a module nor a name.
 
     Example:
         >>> from torch import nn
         >>> student, base = nn.Sequential(nn.Linear(2, 3)), nn.Sequential(nn.Linear(2, 5))
-        >>> pair_layers(student, student[0], base, None)[1]
+        >>> pair_layers(student, "0", base, None)[1]
         [Linear(in_features=2, out_features=5, bias=True)]
     """
-    layers = as_layer_list(layer, "layer")
-    check_membership(forward_func, layers, "layer", "student")
+    layers = resolve_layers(forward_func, layer, "layer", "student")
     if base_layer is None:
-        return layers, _same_named(forward_func, layers, base_model)
-    base_layers = as_layer_list(base_layer, "base_layer")
-    check_membership(base_model, base_layers, "base_layer", "base model")
+        return layers, _same_named(forward_func, _as_sequence(layer), base_model)
+    base_layers = resolve_layers(base_model, base_layer, "base_layer", "base model")
     if len(layers) != len(base_layers):
         raise ValueError(
             f"layer and base_layer must pair up, got {len(layers)} and {len(base_layers)} layers."
@@ -164,28 +174,33 @@ def pair_layers(
     return layers, base_layers
 
 
-def describe_layer(model: Any, layer: nn.Module, role: str) -> str:
-    """How error messages call a layer."""
-    name = layer_name(model, layer)
-    return f"Layer {name!r} of the {role}" if name else f"A {type(layer).__name__} layer of the {role}"
+def resolve_layers(model: Callable[..., Any], layers: Layers, option: str, role: str) -> list[nn.Module]:
+    """Return layers that are given as modules or by name as a list of modules.
 
+    Args:
+        model: The model that they belong to.
+        layers: One layer, or several.
+        option: The argument's name, for messages.
+        role: What messages call the model.
 
-def as_layer_list(layers: Any, option: str) -> list[nn.Module]:
-    """One layer or several, as a list."""
-    listed = list(layers) if isinstance(layers, (list, tuple)) else [layers]
-    for layer in listed:
-        if not isinstance(layer, nn.Module):
-            raise TypeError(
-                f"{option} must be a module or a list of modules, got {type(layer).__name__}. "
-                "captum_kd.models.layers.find_layer(model, name) looks one up by name."
-            )
-    if not listed:
+    Raises:
+        ValueError: No layer is given, a layer is not in the model, or the model is a function and a layer is
+            given by name.
+        TypeError: A layer is neither a module nor a name.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> resolve_layers(model, ["1", model[0]], "layers", "student")
+        [ReLU(), Linear(in_features=2, out_features=3, bias=True)]
+    """
+    given = _as_sequence(layers)
+    if not given:
         raise ValueError(f"{option} must name at least one layer, got an empty list.")
-    return listed
+    return [_resolve(model, layer, option, role) for layer in given]
 
 
-def check_membership(model: Any, layers: list[nn.Module], option: str, role: str) -> None:
-    """Raise if a layer is not in its model."""
+def check_membership(model: Callable[..., Any], layers: Sequence[nn.Module], option: str, role: str) -> None:
+    """Raise a ValueError if a layer is not in its model; nothing is checked if the model is a function."""
     if not isinstance(model, nn.Module):
         return
     for layer in layers:
@@ -195,8 +210,33 @@ def check_membership(model: Any, layers: list[nn.Module], option: str, role: str
             )
 
 
-def _same_named(student: Any, layers: list[nn.Module], base_model: Any) -> list[nn.Module]:
-    names = [layer_name(student, layer) for layer in layers]
+def _as_sequence(layers: Layers) -> Sequence[str | nn.Module]:
+    return layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
+
+
+def _resolve(model: Callable[..., Any], layer: str | nn.Module, option: str, role: str) -> nn.Module:
+    if isinstance(layer, nn.Module):
+        check_membership(model, [layer], option, role)
+        return layer
+    if not isinstance(layer, str):
+        raise TypeError(
+            f"{option} must be a module or the name of one, or a list of these, got {type(layer).__name__}."
+        )
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"{option}: {layer!r} is the name of a layer, but the {role} is a function, in which layers have "
+            "no names. Pass the layer itself, a module."
+        )
+    try:
+        return find_layer(model, layer)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _same_named(
+    student: Callable[..., Any], layers: Sequence[str | nn.Module], base_model: Callable[..., Any]
+) -> list[nn.Module]:
+    names = [layer if isinstance(layer, str) else layer_name(student, layer) for layer in layers]
     if not isinstance(base_model, nn.Module) or None in names:
         raise ValueError("base_layer is needed: a layer is found by name only where both models are modules.")
     try:

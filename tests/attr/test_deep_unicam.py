@@ -317,7 +317,9 @@ def test_errors() -> None:
     for none in ({}, {"feature_layer": None}):
         with pytest.raises(ValueError, match="base_feature_layer is given, but no feature_layer"):
             DeepUniCAM(student, student.first, base, base_feature_layer=base.third, **none)
-    with pytest.raises(ValueError, match=r"feature_layer: Stages has no layer 'fourth'"):
+    with pytest.raises(TypeError, match=r"feature_layer: .*must be a module"):
+        DeepUniCAM(student, student.first, base, feature_layer=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"feature_layer: .*Stages has no layer 'fourth'"):
         DeepUniCAM(student, student.first, base, feature_layer="fourth")
     with pytest.raises(ValueError, match="attr_dim_summation=False is for UniCAM"):
         DeepUniCAM(student, student.first, base, feature_layer=None).attribute(

@@ -41,6 +41,10 @@ def test_bad_models_and_layers() -> None:
     student, base = pair()
     with pytest.raises(TypeError, match="base_model must be callable, got str"):
         UniCAM(student, student.second_relu, "base")
+    with pytest.raises(TypeError, match=r"layer must be a module or the name of one.* got int"):
+        UniCAM(student, 3, base)
+    with pytest.raises(ValueError, match=r"layer: Network has no layer 'second_rel'\. Did you mean 'second'"):
+        UniCAM(student, "second_rel", base)
     with pytest.raises(TypeError, match="objective must be a name or a callable, got int"):
         UniCAM(student, student.second_relu, base, objective=3)
     with pytest.raises(ValueError, match="layer: this ReLU is not in the student"):

@@ -104,6 +104,28 @@ def test_pooled_features() -> None:
     assert score.item() == pytest.approx(distance_correlation(*pooled, estimator="biased").item(), abs=1e-9)
 
 
+def test_layers_by_name() -> None:
+    student, base = pair()
+    x, target, layer = images(), classes(), student.second_relu
+    fss = feature_similarity_score(student, x, layer, base)
+    assert torch.equal(feature_similarity_score(student, x, "second_relu", base), fss)
+    assert torch.equal(feature_similarity_score(student, x, layer, base, "second_relu"), fss)
+    other = feature_similarity_score(student, x, "second_relu", base, "first")
+    assert torch.equal(other, feature_similarity_score(student, x, layer, base, base.first))
+    rs = relevance_score(student, x, layer, target)
+    assert torch.equal(relevance_score(student, x, "second_relu", target), rs)
+    unique = relevance_score(student, x, layer, target, given=(base, base.first))
+    assert torch.equal(relevance_score(student, x, layer, target, given=(base, "first")), unique)
+    with pytest.raises(ValueError, match=r"^layer: Network has no layer 'frist'\. Did you mean 'first'"):
+        feature_similarity_score(student, x, "frist", base)
+    with pytest.raises(ValueError, match=r"^base_layer: Network has no layer 'frist'"):
+        feature_similarity_score(student, x, layer, base, "frist")
+    with pytest.raises(ValueError, match=r"^layer: Network has no layer 'frist'"):
+        relevance_score(student, x, "frist", target)
+    with pytest.raises(ValueError, match="'first' is the name of a layer, but the given model is a function"):
+        relevance_score(student, x, layer, target, given=(lambda x: base(x), "first"))
+
+
 def grad_cam(model: Any, x: Tensor) -> Tensor:
     return (
         LayerGradCam(model, model.second_relu).attribute(x, classes(len(x)), relu_attributions=True).detach()

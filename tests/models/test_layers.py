@@ -10,7 +10,15 @@ import torch
 import torchvision
 from torch import nn
 
-from captum_kd.models.layers import deep_layers, describe_layer, find_layer, layer_name, pair_layers, unwrap
+from captum_kd.models.layers import (
+    deep_layers,
+    describe_layer,
+    find_layer,
+    layer_name,
+    pair_layers,
+    resolve_layers,
+    unwrap,
+)
 
 
 class Network(nn.Module):
@@ -81,8 +89,17 @@ def test_pairs() -> None:
         ([STUDENT.layer1] * 2, BASE.layer1, ValueError, "pair up, got 2 and 1 layers"),
         ([], None, ValueError, "layer must name at least one layer"),
         (STUDENT.layer1, [], ValueError, "base_layer must name at least one layer"),
-        ("layer1", None, TypeError, r"layer must be a module .* got str.*find_layer"),
-        (STUDENT.layer1, ["layer1"], TypeError, "base_layer must be a module .* got str"),
+        (3, None, TypeError, "^layer must be a module or the name of one, or a list of these, got int"),
+        (STUDENT.layer1, [None], TypeError, "base_layer must be a module .* got NoneType"),
+        (
+            "layer3",
+            None,
+            ValueError,
+            r"^layer: Network has no layer 'layer3'\. Did you mean 'layer1', 'layer2'",
+        ),
+        (["layer1", "xyz"], None, ValueError, r"^layer: Network has no layer 'xyz'\. model\.named_modules"),
+        (STUDENT.layer1, "layr2", ValueError, r"^base_layer: Network has no layer 'layr2'\. Did you mean"),
+        (["layer1", "layer2"], "layer1", ValueError, "pair up, got 2 and 1 layers"),
     ],
 )
 def test_layers_that_do_not_pair(layer: Any, base_layer: Any, error: type[Exception], message: str) -> None:
@@ -90,7 +107,41 @@ def test_layers_that_do_not_pair(layer: Any, base_layer: Any, error: type[Except
         pair_layers(STUDENT, layer, BASE, base_layer)
 
 
+def test_names_and_modules_are_the_same() -> None:
+    both = [STUDENT.layer2, STUDENT.layer1[0]], [BASE.layer2, BASE.layer1[0]]
+    for several in (["layer2", "layer1.0"], ("layer2", STUDENT.layer1[0]), [STUDENT.layer2, "layer1.0"]):
+        assert pair_layers(STUDENT, several, BASE, None) == both
+        assert pair_layers(STUDENT, several, BASE, ["layer2", BASE.layer1[0]]) == both
+        assert resolve_layers(nn.DataParallel(STUDENT), several, "layers", "student") == both[0]
+    assert pair_layers(STUDENT, "layer1", BASE, None) == ([STUDENT.layer1], [BASE.layer1])
+    assert pair_layers(STUDENT, STUDENT.layer1, BASE, "layer2") == ([STUDENT.layer1], [BASE.layer2])
+
+
+def test_a_sequential_is_one_layer() -> None:
+    assert resolve_layers(STUDENT, STUDENT.layer1, "layer", "student") == [STUDENT.layer1]
+
+
+def test_the_base_layer_has_the_name_that_was_given() -> None:
+    base = Network(8)
+    base.alias = base.layer1
+    assert pair_layers(STUDENT, "alias", base, None) == ([STUDENT.layer2], [base.layer1])
+
+
+def test_layers_of_functions_have_no_names() -> None:
+    message = (
+        r"^layer: 'layer1' is the name of a layer, but the student is a function, .* Pass the layer itself"
+    )
+    with pytest.raises(ValueError, match=message):
+        pair_layers(len, "layer1", BASE, None)
+    with pytest.raises(ValueError, match=r"^base_layer: 'layer2' .* but the base model is a function"):
+        pair_layers(len, STUDENT.layer1, len, ["layer2"])
+
+
 def test_base_layer_cannot_be_found() -> None:
+    with pytest.raises(ValueError, match=r"base_layer is needed: .* Sequential has no layer 'layer1'"):
+        pair_layers(STUDENT, "layer1", nn.Sequential(nn.Linear(2, 2)), None)
+    with pytest.raises(ValueError, match="base_layer is needed: a layer is found by name only"):
+        pair_layers(STUDENT, "layer1", len, None)
     with pytest.raises(ValueError, match="base_layer is needed: a layer is found by name only"):
         pair_layers(len, STUDENT.layer1, BASE, None)
     with pytest.raises(ValueError, match="base_layer is needed: a layer is found by name only"):
