@@ -191,8 +191,8 @@ def _resized(maps: Tensor, like: Tensor) -> Tensor:
     modes = {1: "linear", 2: "bilinear", 3: "trilinear"}
     if maps.dim() != like.dim() or maps.dim() - 2 not in modes:
         raise ValueError(
-            f"contrast needs maps of as many dimensions (one to three), got {tuple(maps.shape)} and "
-            f"{tuple(like.shape)}."
+            "One map is subtracted from the other, so both layers need positions in the same number of "
+            f"dimensions (one to three). Got maps of shape {tuple(maps.shape)} and {tuple(like.shape)}."
         )
     return F.interpolate(maps, size=like.shape[2:], mode=modes[maps.dim() - 2], align_corners=False)
 

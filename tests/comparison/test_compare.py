@@ -116,7 +116,7 @@ def test_the_demo_pair_has_the_scores_and_maps_of_the_functions() -> None:
     unicam = UniCAM.recommended(models.student, layer, models.base, reference=inputs[:32])
     for maps, expected in zip(
         found.maps["student"]["layer3"]["UniCAM, recommended"],
-        unicam.attribute_all(inputs[32:36]),
+        unicam.attribute_all(inputs[32:36], relu_attributions=True),
         strict=True,
     ):
         torch.testing.assert_close(maps, expected)
