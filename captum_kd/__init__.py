@@ -11,6 +11,7 @@ from captum_kd.metrics import (
     feature_similarity_score,
     relevance_score,
 )
+from captum_kd.models import find_layer, tokens_to_image
 
 __all__ = [
     "BatchScores",
@@ -22,5 +23,7 @@ __all__ = [
     "UniqueAttributions",
     "compare",
     "feature_similarity_score",
+    "find_layer",
     "relevance_score",
+    "tokens_to_image",
 ]

@@ -43,9 +43,7 @@ def test_bad_models_and_layers() -> None:
         UniCAM(student, student.second_relu, "base")
     with pytest.raises(TypeError, match=r"layer must be a module or the name of one.* got int"):
         UniCAM(student, 3, base)
-    with pytest.raises(
-        ValueError, match=r"layer: Network has no layer 'second_rel'\. Did you mean 'second'"
-    ):
+    with pytest.raises(ValueError, match=r"layer: Network has no layer 'second_rel'\. Did you mean 'second'"):
         UniCAM(student, "second_rel", base)
     with pytest.raises(ValueError, match="layer: this ReLU is not in the student"):
         UniCAM(student, base.second_relu, base)
