@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 GENERATED = {"_build", "tutorials"}
 PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if not GENERATED & set(p.parts))]
-MODULES = ["", ".attr", ".distill", ".functional", ".metrics", ".visualization"]
+MODULES = ["", ".attr", ".distill", ".functional", ".metrics", ".models", ".visualization"]
 
 
 def resolve(dotted: str) -> Any:

@@ -1,17 +1,15 @@
-"""A score per mini-batch and their mean, as torchmetrics state and as a plain result."""
+"""Mini-batches of samples, their features, and the mean of their scores."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
-from captum_kd.functional.correlation import Estimator, check_estimator
+from captum_kd.functional.correlation import Estimator
 from captum_kd.functional.perturbation import road
 from captum_kd.functional.pooling import pool_activations
 from captum_kd.models.activations import layer_activations
@@ -35,53 +33,44 @@ class BatchScores(NamedTuple):
     estimator: Estimator
 
 
-class MeanOverBatches(Metric):
-    """Mean of a score over mini-batches; the scores of many processes are gathered."""
+def mean_score(scores: Tensor, sizes: Tensor, left_out: int, estimator: Estimator) -> BatchScores:
+    """Return the mean over mini-batches.
 
-    is_differentiable = False
-    full_state_update = False
-    scores: list[Tensor]
-    sizes: list[Tensor]
-    left_out: Tensor
+    Args:
+        scores: The score of each mini-batch that was scored.
+        sizes: Their numbers of samples.
+        left_out: How many others there were.
+        estimator: What the scores were estimated with.
 
-    def __init__(self, *, estimator: Estimator, **options: Any) -> None:
-        super().__init__(**options)
-        check_estimator(estimator)
-        self.estimator = estimator
-        self.add_state("scores", default=[], dist_reduce_fx="cat")
-        self.add_state("sizes", default=[], dist_reduce_fx="cat")
-        self.add_state("left_out", default=torch.tensor(0), dist_reduce_fx="sum")
-
-    def _add(self, score: Callable[[], Tensor], size: int, one_class: bool = False) -> None:
-        if size < MINIMUM_SAMPLES or one_class:
-            self.left_out += 1
-            return
-        self.scores.append(score().reshape(1))
-        self.sizes.append(torch.tensor([size], device=self.scores[-1].device))
-
-    def compute(self) -> Tensor:
-        """The mean over the mini-batches that could be scored."""
-        return self.batch_scores().score
-
-    def batch_scores(self) -> BatchScores:
-        """The mean together with the score and size of each mini-batch."""
-        left_out = int(self.left_out)
-        if not len(self.scores):
-            raise ValueError(
-                f"No mini-batch could be scored ({left_out} left out): a mini-batch needs at least "
-                f"{MINIMUM_SAMPLES} samples and, for relevance, more than one class. Use a larger "
-                "batch_size and shuffle the classes."
-            )
-        scores, sizes = dim_zero_cat(self.scores), dim_zero_cat(self.sizes)
-        return BatchScores(scores.mean(), scores, sizes, left_out, self.estimator)
+    Raises:
+        ValueError: No mini-batch was scored.
+    """
+    if not len(scores):
+        raise ValueError(
+            f"No mini-batch could be scored ({left_out} left out): a mini-batch needs at least "
+            f"{MINIMUM_SAMPLES} samples and, for relevance, more than one class. Use a larger "
+            "batch_size and shuffle the classes."
+        )
+    return BatchScores(scores.mean(), scores, sizes, left_out, estimator)
 
 
-def score_result(metric: MeanOverBatches, return_batches: bool) -> Tensor | BatchScores:
-    """What a score function returns; says so if mini-batches were left out."""
-    result = metric.batch_scores()
+def score_result(
+    scores: Sequence[tuple[Tensor | None, int]], estimator: Estimator, return_batches: bool
+) -> Tensor | BatchScores:
+    """Return what a score function returns, and warn if mini-batches were left out.
+
+    Args:
+        scores: The score of each mini-batch, None if it was left out, and its number of samples.
+        estimator: What the scores were estimated with.
+        return_batches: Whether the scores of the mini-batches are returned as well.
+    """
+    scored = [(score.reshape(1), size) for score, size in scores if score is not None]
+    values = torch.cat([score for score, _ in scored]) if scored else torch.empty(0)
+    sizes = torch.tensor([size for _, size in scored], device=values.device)
+    result = mean_score(values, sizes, len(scores) - len(scored), estimator)
     if result.left_out:
         warnings.warn(
-            f"{result.left_out} of {result.left_out + len(result.batches)} mini-batches were left out of the "
+            f"{result.left_out} of {len(scores)} mini-batches were left out of the "
             f"mean: fewer than {MINIMUM_SAMPLES} samples, or a single class.",
             stacklevel=3,
         )

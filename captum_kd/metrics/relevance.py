@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from captum_kd.functional.correlation import (
     Estimator,
+    check_estimator,
     distance_correlation,
     semipartial_distance_correlation,
 )
 from captum_kd.labels import LabelEmbeddings, embedding_rows
 from captum_kd.metrics.batches import (
+    MINIMUM_SAMPLES,
     BatchScores,
-    MeanOverBatches,
     PerturbFunc,
     check_perturbation,
     layer_features,
@@ -27,64 +28,36 @@ from captum_kd.metrics.batches import (
 from captum_kd.models.targets import class_indices
 
 
-class RelevanceScore(MeanOverBatches):
-    r"""RS (Eq. 9) of a stream: the mean over mini-batches of :math:`dCor(\hat x, g)`.
-
-    ``g`` are the embeddings of the ground-truth labels. Each ``update`` is a mini-batch; those of fewer
-    than 4 samples or of a single class are left out and counted in ``left_out``.
+def batch_relevance(
+    features: Tensor,
+    target: Tensor,
+    label_embeddings: LabelEmbeddings | Tensor | None,
+    given: Tensor | None,
+    estimator: Estimator,
+) -> Tensor | None:
+    """Return the RS of one mini-batch; None if it has too few samples or a single class.
 
     Args:
-        label_embeddings: :class:`~captum_kd.LabelEmbeddings` or a tensor ``(num_classes, d)``; None: one-hot.
-        estimator: "unbiased" (about 0 for features that know nothing of the labels) or "biased".
-        **options: Of :class:`torchmetrics.Metric`.
+        features: Features ``(n, ...)``.
+        target: Class indices ``(n,)``.
+        label_embeddings: What represents the classes; None: one-hot.
+        given: Another model's features on the same samples, which are taken out; or None.
+        estimator: "unbiased" or, without ``given``, "biased".
 
     Raises:
-        ValueError: An unknown estimator; "biased" together with ``given``; on ``compute``, no mini-batch that
-            could be scored.
-
-    Example:
-        >>> import torch
-        >>> metric = RelevanceScore()
-        >>> target = torch.arange(32) % 4
-        >>> metric.update(torch.nn.functional.one_hot(target).float(), target)
-        >>> round(metric.compute().item(), 6)
-        1.0
+        ValueError: "biased" together with ``given``.
     """
-
-    higher_is_better = True
-
-    def __init__(
-        self,
-        label_embeddings: LabelEmbeddings | Tensor | None = None,
-        *,
-        estimator: Estimator = "unbiased",
-        **options: Any,
-    ) -> None:
-        super().__init__(estimator=estimator, **options)
-        self.label_embeddings = label_embeddings
-
-    def update(self, features: Tensor, target: Tensor, given: Tensor | None = None) -> None:
-        """Add a mini-batch.
-
-        Args:
-            features: Features ``(n, ...)``.
-            target: Class indices ``(n,)``.
-            given: Another model's features on the same samples; the score is then that of what ``features``
-                have beyond them (distilled or residual features).
-        """
-        if given is not None and self.estimator != "unbiased":
-            raise ValueError(
-                "The relevance of unique features is defined for estimator='unbiased' only (the projection "
-                f"is one of U-centred distances), got {self.estimator!r}."
-            )
-        rows = embedding_rows(self.label_embeddings, target).to(features.device)
-
-        def score() -> Tensor:
-            if given is None:
-                return distance_correlation(features, rows, estimator=self.estimator)
-            return semipartial_distance_correlation(features, rows, given.to(features.device))
-
-        self._add(score, len(features), one_class=len(torch.unique(target)) < 2)
+    if given is not None and estimator != "unbiased":
+        raise ValueError(
+            "The relevance of unique features is defined for estimator='unbiased' only (the projection "
+            f"is one of U-centred distances), got {estimator!r}."
+        )
+    rows = embedding_rows(label_embeddings, target).to(features.device)
+    if len(features) < MINIMUM_SAMPLES or len(torch.unique(target)) < 2:
+        return None
+    if given is None:
+        return distance_correlation(features, rows, estimator=estimator)
+    return semipartial_distance_correlation(features, rows, given.to(features.device))
 
 
 def relevance_score(
@@ -147,12 +120,15 @@ def relevance_score(
     first = inputs[0] if isinstance(inputs, tuple) else inputs
     if target is None:
         raise ValueError("target is needed: relevance is measured against the ground-truth classes.")
-    metric = RelevanceScore(label_embeddings, estimator=estimator)
+    check_estimator(estimator)
+    scores = []
     batches = mini_batches(
         inputs, batch_size, target=class_indices(target, None, len(first)), attributions=attributions
     )
     for batch, batch_target, maps in batches:
         kept = perturbed(batch, maps, perturb_func)
         other = None if given is None else layer_features(given[0], kept, given[1], pool, "given model")
-        metric.update(layer_features(forward_func, kept, layer, pool, "model"), batch_target, other)
-    return score_result(metric, return_batches)
+        features = layer_features(forward_func, kept, layer, pool, "model")
+        score = batch_relevance(features, batch_target, label_embeddings, other, estimator)
+        scores.append((score, len(features)))
+    return score_result(scores, estimator, return_batches)

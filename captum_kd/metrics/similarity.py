@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_kd.functional.correlation import Estimator, distance_correlation
+from captum_kd.functional.correlation import Estimator, check_estimator, distance_correlation
 from captum_kd.metrics.batches import (
+    MINIMUM_SAMPLES,
     BatchScores,
-    MeanOverBatches,
     PerturbFunc,
     check_perturbation,
     layer_features,
@@ -21,44 +21,17 @@ from captum_kd.metrics.batches import (
 from captum_kd.models.layers import pair_layers
 
 
-class FeatureSimilarityScore(MeanOverBatches):
-    r"""FSS (Eq. 8) of a stream: the mean over mini-batches of :math:`dCor(\hat x_s, \hat x_b)`.
-
-    Each ``update`` is a mini-batch. Mini-batches of fewer than 4 samples are left out and counted in
-    ``left_out``.
+def batch_similarity(features: Tensor, base_features: Tensor, estimator: Estimator) -> Tensor | None:
+    """Return the FSS of one mini-batch; None if it has too few samples.
 
     Args:
-        estimator: "biased" (the paper's; close to 1 for small mini-batches whatever the data) or "unbiased".
-        **options: Of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: An unknown estimator; on ``compute``, no mini-batch that could be scored.
-
-    Example:
-        >>> import torch
-        >>> metric = FeatureSimilarityScore()
-        >>> student = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
-        >>> metric.update(student, 3 * student + 1)
-        >>> round(metric.compute().item(), 6)
-        1.0
+        features: The student's, ``(n, ...)``.
+        base_features: The base model's on the same samples, ``(n, ...)``.
+        estimator: "biased" or "unbiased".
     """
-
-    higher_is_better = None
-
-    def __init__(self, *, estimator: Estimator = "biased", **options: Any) -> None:
-        super().__init__(estimator=estimator, **options)
-
-    def update(self, features: Tensor, base_features: Tensor) -> None:
-        """Add a mini-batch.
-
-        Args:
-            features: The student's, ``(n, ...)``.
-            base_features: The base model's on the same samples, ``(n, ...)``.
-        """
-        self._add(
-            lambda: distance_correlation(features, base_features, estimator=self.estimator),
-            len(features),
-        )
+    if len(features) < MINIMUM_SAMPLES:
+        return None
+    return distance_correlation(features, base_features, estimator=estimator)
 
 
 def feature_similarity_score(
@@ -117,13 +90,13 @@ def feature_similarity_score(
     check_perturbation(attributions, perturb_func)
     if base_attributions is None:
         base_attributions = attributions
-    metric = FeatureSimilarityScore(estimator=estimator)
+    check_estimator(estimator)
+    scores = []
     batches = mini_batches(inputs, batch_size, attributions=attributions, base_attributions=base_attributions)
     for batch, maps, base_maps in batches:
         kept = perturbed(batch, maps, perturb_func)
         base_kept = kept if base_maps is maps else perturbed(batch, base_maps, perturb_func)
-        metric.update(
-            layer_features(forward_func, kept, own, pool, "student"),
-            layer_features(base_model, base_kept, theirs, pool, "base model"),
-        )
-    return score_result(metric, return_batches)
+        features = layer_features(forward_func, kept, own, pool, "student")
+        base_features = layer_features(base_model, base_kept, theirs, pool, "base model")
+        scores.append((batch_similarity(features, base_features, estimator), len(features)))
+    return score_result(scores, estimator, return_batches)

@@ -1,34 +1,38 @@
-"""Class indices from what a caller passes as ``target``."""
+"""The classes that samples are explained for: what a caller passes as ``target``, as class indices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
-# None: the model's own prediction. An int: the same class for all samples. Else one class index per sample.
-Target: TypeAlias = int | Sequence[int] | Tensor | None
+Target = int | Sequence[int] | Tensor | None
+"""What a caller may pass as ``target``.
+
+None: the model's own prediction. An int, or an integer tensor of one element: that class for all samples. A
+sequence of ints, or an integer tensor of shape ``(n,)``: a class for each sample.
+"""
 
 
-def class_indices(target: Target, output: Any, count: int, role: str = "model") -> Tensor:
-    """One class index per sample.
+def class_indices(target: Target, output: object, count: int, role: str = "model") -> Tensor:
+    """Return one class index per sample.
 
     Args:
-        target: None for the model's own prediction; an int (or a tensor of one element) for all samples; a
-            list of ints or an integer tensor of shape ``(n,)``.
-        output: What the model returned. Used for predictions, and to check the range of ``target``.
-        count: Number of samples ``n``.
-        role: How error messages call the model.
+        target: See :data:`Target`.
+        output: The model's output, from which predictions are taken, and the number of classes where it is
+            ``(n, num_classes)``.
+        count: The number of samples ``n``.
+        role: What error messages call the model.
 
     Returns:
         Integer tensor of shape ``(n,)``.
 
     Raises:
-        ValueError: The target is missing and the output is not ``(n, num_classes)``; or it is of the wrong
-            length, or out of range.
-        TypeError: The target is not of integers.
+        ValueError: The target is missing and the output is not ``(n, num_classes)``; or the target has the
+            wrong length, or is out of range.
+        TypeError: The target does not hold integers.
 
     Example:
         >>> import torch
@@ -69,6 +73,6 @@ def class_indices(target: Target, output: Any, count: int, role: str = "model") 
     return indices
 
 
-def has_class_scores(output: Any) -> bool:
-    """Whether a model's output is a tensor of shape ``(n, num_classes)``."""
+def has_class_scores(output: object) -> TypeGuard[Tensor]:
+    """Return whether a model's output is a tensor of shape ``(n, num_classes)``."""
     return isinstance(output, Tensor) and output.dim() == 2

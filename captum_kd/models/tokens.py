@@ -64,6 +64,6 @@ def warn_of_channels_last(label: str, activations: Tensor) -> None:
         warnings.warn(
             f"{label} gives activations of shape {tuple(activations.shape)}, which are taken as (n, c, h, w) "
             "but look like (n, h, w, c). If they are, pass "
-            "reshape_transform=captum_kd.models.tokens.tokens_to_image.",
+            "reshape_transform=captum_kd.tokens_to_image.",
             stacklevel=3,
         )

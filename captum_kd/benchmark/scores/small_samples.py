@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_kd.attr import UniCAM
+from captum_kd.attr import DeepUniCAM, UniCAM
 from captum_kd.benchmark.sanity.checks import SanitySubject
 from captum_kd.functional import pairwise_distances, road
 from captum_kd.functional.correlation import (
@@ -194,12 +194,12 @@ def circularity(
     explained = student.get_submodule(layer)
     alone = UniCAM(student, explained, base)
     referred = UniCAM(student, explained, base, reference=reference)
-    recommended = UniCAM.recommended(student, explained, base, reference=reference[0], class_evidence=False)
+    recommended = DeepUniCAM(student, explained, base, reference=reference[0], class_evidence=False)
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "labels, the batch itself": lambda x, target: alone.attribute(x, target),
         "labels, disjoint reference": lambda x, target: referred.attribute(x, target),
         "predictions, disjoint reference": lambda x, target: referred.attribute(x),
-        "recommended, no class evidence": lambda x, target: recommended.attribute(x),
+        "recommended, no class evidence": lambda x, target: recommended.attribute(x, relu_attributions=True),
         "random maps": lambda x, target: torch.rand(
             len(x), 1, 7, 7, generator=torch.Generator().manual_seed(seed)
         ),
