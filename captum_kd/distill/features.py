@@ -1,4 +1,4 @@
-"""Reading the features of named layers in one forward pass that keeps their gradients."""
+"""The features of named layers in a forward pass of training, for losses on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captum_kd.models.hooks import hooked, uncompiled
 from captum_kd.models.layers import find_layer, unwrap
 
 BATCH_NORMS = (_BatchNorm, FrozenBatchNorm2d)
-"""The modules that normalise each channel by statistics of a batch, then scale and shift it."""
+"""The modules that normalise each channel by batch statistics, then scale and shift it."""
 
 ACTIVATIONS = (
     nn.ReLU,
@@ -30,7 +30,7 @@ ACTIVATIONS = (
     nn.Mish,
     nn.Hardswish,
 )
-"""The modules that ``before_relu`` looks before."""
+"""The activation functions whose input ``before_relu`` returns."""
 
 _SIDE_BRANCHES = ("downsample", "shortcut")
 
@@ -40,28 +40,27 @@ def run_with_features(
 ) -> tuple[Tensor, list[Tensor]]:
     """Run one forward pass and return the output and the features of layers, for a loss on both.
 
-    The model's mode and the surrounding gradient mode are kept: gradients flow from the features into the
-    model, unless the call is under ``torch.no_grad()``, as it should be for a teacher. The features are
-    copies, so a later operation in place does not change them. A compiled model runs uncompiled, because
-    its graph skips hooks.
+    The model runs in its current mode. Gradients flow from the features into the model, except under
+    ``torch.no_grad()``, which a teacher should run in. The features are copies, which later in-place
+    operations do not change. A compiled model runs uncompiled, because its graph skips hooks.
 
     Args:
-        model: The model; DistributedDataParallel and compiled models are looked through for layers.
-        images: Its input, ``(n, channels, height, width)``.
-        layers: Dotted names as in ``model.named_modules()``, for instance ``["layer3", "layer4"]``. Of a
-            layer that runs several times the last run counts.
-        before_relu: Give the features before the activation that the layer ends with: the input of the
-            module of ``captum_kd.distill.features.ACTIVATIONS`` whose output is the layer's output. A layer
-            that does not end with one gives its output.
+        model: The model; layers are looked up inside DistributedDataParallel and compiled models.
+        images: The model's input, ``(n, channels, height, width)``.
+        layers: Dotted names as in ``model.named_modules()``, for instance ``["layer3", "layer4"]``. If a
+            layer runs several times, its last run counts.
+        before_relu: Return the features before the activation function that ends a layer: the input of the
+            module of ``captum_kd.distill.features.ACTIVATIONS`` whose output is the layer's output. For a
+            layer that does not end with one, return its output.
 
     Returns:
-        The model's output, and one tensor a layer in the order of ``layers``.
+        The model's output, and one tensor per layer in the order of ``layers``.
 
     Raises:
-        ValueError: A layer is not in the model (the message lists near matches) or does not run;
-            ``before_relu`` and the layer ends with a ReLU that is no module; or the model is a DataParallel
-            over several devices.
-        TypeError: A layer or the model gives something else than one tensor.
+        ValueError: A layer is not in the model (the message lists near matches) or does not run; the layer
+            ends with a ReLU that is not a module, with ``before_relu``; or the model is a DataParallel over
+            several devices.
+        TypeError: The output of a layer or of the model is not one tensor.
 
     Example:
         >>> import torch
@@ -93,12 +92,12 @@ def run_with_features(
 
 
 def last_batch_norm(model: nn.Module, layer: str) -> nn.Module:
-    """The BatchNorm whose weight and bias describe the features of a layer before its ReLU.
+    """Return the BatchNorm whose weight and bias describe the features of a layer before its ReLU.
 
-    It is the last BatchNorm of the layer's main branch in the order of definition: those inside a child
-    named ``downsample`` or ``shortcut`` are passed over. In a residual block it describes the branch before
-    the sum, as Heo et al. (ICCV 2019) use it. In a pre-activation network the BatchNorm before the ReLU is
-    the first of the next block: name that module itself as the layer.
+    It is the last BatchNorm of the layer's main branch in the order of definition; those inside a child
+    named ``downsample`` or ``shortcut`` are skipped. In a residual block it describes the branch before
+    the sum, as in Heo et al. (ICCV 2019). In a pre-activation network the BatchNorm before the ReLU is the
+    first one of the next block: give that module itself as the layer.
 
     Args:
         model: The teacher.
@@ -108,7 +107,7 @@ def last_batch_norm(model: nn.Module, layer: str) -> nn.Module:
         A BatchNorm, for :func:`~captum_kd.distill.relu_margins`.
 
     Raises:
-        ValueError: There is no such layer, or no BatchNorm in its main branch.
+        ValueError: There is no such layer, or it has no BatchNorm in its main branch.
 
     Example:
         >>> from captum_kd.models.small import small_resnet
@@ -131,12 +130,12 @@ def last_batch_norm(model: nn.Module, layer: str) -> nn.Module:
 
 
 class _LayerFeatures:
-    """What the hooks of one layer saw last."""
+    """The features of one layer, which hooks keep from its last run."""
 
     def __init__(self, name: str, before_relu: bool) -> None:
         self.name = name
         self.before_relu = before_relu
-        self.features: Any = None
+        self.features: object = None
         self.called = False
         self.found = False
         self.before: Tensor | None = None
@@ -190,6 +189,6 @@ class _LayerFeatures:
 
 
 def _looks_rectified(features: Tensor) -> bool:
-    # A minimum of exactly 0 is the mark of a ReLU: sums and products hardly ever give one.
+    # A minimum of exactly 0 points to a ReLU: sums and products hardly ever have it.
     smallest, largest = features.detach().aminmax()
     return bool((smallest == 0) & (largest > 0))

@@ -1,4 +1,4 @@
-"""Reading the activations of layers in one forward pass, and leaving the model as it was found."""
+"""The activations of layers, from one forward pass."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from captum_kd.models.layers import describe_layer
 from captum_kd.models.tokens import warn_of_channels_last
 
 ReshapeTransform = Callable[[Any], Tensor]
+"""Turns the output of a layer into activations of shape ``(n, c, *spatial)``."""
 
 
 class LayerActivations(NamedTuple):
-    """What one forward pass gave: the activations of each layer and the model's output."""
+    """Activations of layers and the output of the model, from one forward pass.
+
+    Attributes:
+        activations: A tensor ``(n, c, *spatial)`` for each layer.
+        output: The model's output.
+    """
 
     activations: list[Tensor]
     output: Any
@@ -27,7 +33,7 @@ def layer_activations(
     forward_func: Callable[..., Any],
     layers: Sequence[nn.Module],
     inputs: Tensor | tuple[Tensor, ...],
-    additional_forward_args: Any = None,
+    additional_forward_args: object = None,
     *,
     attribute_to_layer_input: bool = False,
     reshape_transform: ReshapeTransform | None = None,
@@ -36,28 +42,28 @@ def layer_activations(
 ) -> LayerActivations:
     """Run one forward pass in evaluation mode and return copies of the layers' activations.
 
-    Training flags, hooks and the state of the random number generators are as before afterwards, also
-    when the model raises.
+    Training flags, hooks and the state of the random number generators are restored, even if the model
+    raises an error.
 
     Args:
         forward_func: The model, or a function that runs it.
-        layers: Layers of that model.
+        layers: Layers of the model.
         inputs: A tensor or a tuple of tensors, with the samples in dimension 0.
-        additional_forward_args: Further arguments, as in Captum.
-        attribute_to_layer_input: Read the layers' inputs instead of their outputs.
-        reshape_transform: Turns what a layer gives into activations of shape ``(n, c, *spatial)``; needed
-            for layers with several outputs and for token models.
-        device_ids: Order of the devices under DataParallel.
-        role: How error messages call the model ("student", "base model").
+        additional_forward_args: Further arguments of the model, as in Captum.
+        attribute_to_layer_input: Return the layers' inputs instead of their outputs.
+        reshape_transform: Turns the output of a layer into activations ``(n, c, *spatial)``; needed for
+            layers with several outputs and for layers that output tokens.
+        device_ids: The order of the devices under DataParallel.
+        role: What error messages call the model, for instance "student".
 
     Returns:
-        Activations of shape ``(n, c, *spatial)``, detached, float32 or float64 (lower precision is raised
-        to float32); and the model's output.
+        Detached activations ``(n, c, *spatial)``, float32 or float64 (lower precision is converted to
+        float32), and the model's output.
 
     Raises:
-        ValueError: A layer was not called, or more than once; its activations are not ``(n, c, ...)``, not
-            finite, or of another number of samples than the inputs.
-        TypeError: A layer gives something that is not a floating point tensor.
+        ValueError: A layer was not called, or was called more than once; or its activations are not
+            ``(n, c, ...)``, not finite, or differ from the inputs in the number of samples.
+        TypeError: The output of a layer is not a floating point tensor.
 
     Example:
         >>> import torch
@@ -96,7 +102,7 @@ def layer_activations(
             )
         if reshape_transform is None:
             warn_of_channels_last(label, value)
-        # The sum is a quick test; only where it overflows or fails does every value have to be looked at.
+        # The sum is a quick test; every value is looked at only if the sum is not finite.
         if not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
             raise ValueError(
                 f"The activations of {label} hold NaN or infinite values. Check the weights and the input "
@@ -105,10 +111,13 @@ def layer_activations(
     return LayerActivations(activations, output)
 
 
-def weights_version(model: Any) -> tuple[tuple[int, int, int], ...]:
-    """Something that differs after a change of the model's parameters or buffers, or of where they are.
+def weights_version(model: Callable[..., Any]) -> tuple[tuple[int, int, int], ...]:
+    """Return a value that changes whenever a parameter or buffer of the model is changed, moved or replaced.
 
-    Writing through ``parameter.data`` in place is the exception: PyTorch keeps no record of it.
+    In-place changes of ``parameter.data`` are the exception: PyTorch keeps no record of them.
+
+    Args:
+        model: A module; for a function the value is always the same.
     """
     if not isinstance(model, nn.Module):
         return ()

@@ -31,18 +31,19 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
     """Build a classifier with fresh weights, or with pre-trained ones and a fresh head.
 
     Args:
-        name: One of torchvision ("resnet50"), else of timm ("resnet26d"); "small_resnet16",
-            "small_regnet16" or another width of these networks of :mod:`captum_kd.models.small`; or
-            "package.module:factory", called with ``num_classes``.
-        num_classes: Outputs.
-        pretrained: Load the library's default weights (downloaded on first use).
+        name: A name of torchvision ("resnet50") or, if torchvision does not have it, of timm ("resnet26d");
+            "small_resnet16" or "small_regnet16", or another width of these networks of
+            :mod:`captum_kd.models.small`; or "package.module:factory", a function that is called with
+            ``num_classes``.
+        num_classes: The number of outputs.
+        pretrained: Load the library's default weights, which are downloaded on first use.
 
     Returns:
         The classifier, in training mode.
 
     Raises:
-        ValueError: No such architecture or factory, or pre-trained weights of one that has none.
-        TypeError: A factory returned something else than a module.
+        ValueError: There is no such architecture or factory, or it has no pre-trained weights.
+        TypeError: The factory returned something other than a module.
 
     Example:
         >>> build_classifier("resnet18", 5).fc.out_features
@@ -83,15 +84,15 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
 
 
 def layer_shapes(model: nn.Module, image_size: int) -> dict[str, tuple[int, ...]]:
-    """The layers that maps and feature losses can take, with the shape of their output for one image.
+    """Return the layers that maps and feature losses can use, with the shape of their output for one image.
 
     Args:
         model: A classifier.
         image_size: Height and width of the image in pixels.
 
     Returns:
-        Name to ``(channels, *positions)``, in the order in which they run; a layer that runs several times
-        has its last shape. Layers with another kind of output are left out.
+        Names to ``(channels, *positions)``, in the order in which the layers run; for a layer that runs
+        several times, the last shape. Layers with another kind of output are left out.
 
     Example:
         >>> layer_shapes(build_classifier("small_resnet4", 2), 32)["layer4"]
@@ -112,7 +113,7 @@ def layer_shapes(model: nn.Module, image_size: int) -> dict[str, tuple[int, ...]
 
 
 def _timm() -> Any:
-    """timm, or None: torchvision's models are explained without it."""
+    """Return timm, or None if it is not installed: torchvision's models do not need it."""
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:

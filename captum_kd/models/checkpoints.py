@@ -148,7 +148,7 @@ def _load_pickled(path: Path) -> Any:
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what was loaded."""
+    """Return the state dict of a loaded file, which may be inside a container."""
     if isinstance(content, Mapping):
         for key in _CONTAINERS:
             inner = content.get(key)
@@ -169,7 +169,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 def _without_prefix(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor], part: str, path: str | os.PathLike[str]
 ) -> dict[str, Tensor]:
-    """The keys of one model, as that model calls them."""
+    """Return the weights of one model under the model's own keys."""
     first = next(iter(own), "")
     prefixes = {key[: -len(first)] for key in weights if key.endswith("." + first)}
     fitting = sorted(
@@ -191,14 +191,14 @@ def _without_prefix(
             f"{path} holds several models that fit: {', '.join(p.rstrip('.') for p in fitting)}. Say which "
             f"with part=, or ::{fitting[0].rstrip('.')} (or another of these) after the path."
         )
-    # Where none fits, the one that fits most makes the message that helps most.
+    # If none fits, the prefix that fits most keys leads to the most helpful message.
     ranked = sorted(prefixes, key=lambda prefix: -sum(prefix + key in weights for key in own))
     chosen_prefix = next(iter(fitting or ranked), "")
     return {k.removeprefix(chosen_prefix): v for k, v in weights.items() if k.startswith(chosen_prefix)}
 
 
 def _differences(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """What keeps weights from fitting, key by key, in the order of the model's keys."""
+    """Say what keeps weights from fitting, key by key, in the order of the model's keys."""
     differences = []
     for key, value in own.items():
         if key not in found:

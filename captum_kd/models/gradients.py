@@ -1,4 +1,4 @@
-"""One forward pass that keeps its graph, and gradients at layers of it."""
+"""Forward passes that keep their graph, and gradients at layers."""
 
 from __future__ import annotations
 
@@ -19,28 +19,32 @@ def forward_with_graph(
     forward_func: Callable[..., Any],
     layers: Sequence[nn.Module],
     inputs: Tensor | tuple[Tensor, ...],
-    additional_forward_args: Any = None,
+    additional_forward_args: object = None,
     *,
     attribute_to_layer_input: bool = False,
     role: str = "model",
 ) -> tuple[list[Any], Any]:
-    """Run one forward pass in evaluation mode and keep what the layers gave, connected by autograd.
+    """Run one forward pass in evaluation mode and return the layers' outputs, connected by autograd.
+
+    The graph begins at the first of the layers: parameters stay out of it. Training flags, hooks and the
+    state of the random number generators are restored, even if the model raises an error.
 
     Args:
         forward_func: The model, or a function that runs it.
-        layers: Layers of it, none twice.
+        layers: Layers of the model, none of them twice.
         inputs: A tensor or a tuple of tensors, with the samples in dimension 0.
-        additional_forward_args: Further arguments, as in Captum.
-        attribute_to_layer_input: Keep the layers' inputs instead of their outputs.
-        role: How error messages call the model.
+        additional_forward_args: Further arguments of the model, as in Captum.
+        attribute_to_layer_input: Return the layers' inputs instead of their outputs.
+        role: What error messages call the model.
 
     Returns:
-        What each layer gave, with a graph, as the layer gave it: a tensor, or a tuple, list or dictionary
-        with tensors (the tensor itself, where a tuple holds nothing else); and the model's output.
+        The output of each layer, as the layer returns it: a tensor, or a tuple, list or dictionary that holds
+        tensors (a tuple or list of one element is replaced by that element); and the model's output.
 
     Raises:
-        TypeError: A layer gives no floating point tensor.
-        ValueError: A layer was not called, or more than once (as under DataParallel on several devices).
+        TypeError: The output of a layer holds no floating point tensor.
+        ValueError: A layer was not called, or was called more than once, as under DataParallel on several
+            devices.
 
     Example:
         >>> model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
@@ -67,7 +71,7 @@ def forward_with_graph(
             )
         value = tree_map(_with_graph, value)
         found[index] = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
-        # What follows may work in place, as ReLU(inplace=True) does.
+        # A copy goes on, because the next module may work in place (ReLU(inplace=True)).
         return tree_map(lambda leaf: leaf.clone() if _is_floating(leaf) else leaf, value)
 
     with (
@@ -93,8 +97,8 @@ def _with_graph(value: Any) -> Any:
 
 
 @contextmanager
-def _frozen(*models: Any) -> Iterator[None]:
-    """No parameter requires a gradient inside, so that the graph begins at the first layer that is kept."""
+def _frozen(*models: Callable[..., Any]) -> Iterator[None]:
+    """Let no parameter require a gradient inside the block, so that the graph begins at the first layer."""
     modules = [model for model in models if isinstance(model, nn.Module)]
     trained = {p for module in modules for p in module.parameters() if p.requires_grad and p.is_leaf}
     try:
@@ -113,17 +117,17 @@ def layer_gradients(
     *,
     keep_graph: bool = False,
 ) -> list[Any]:
-    """Pull gradients with respect to features back to layers, through the graph between them.
+    """Propagate gradients with respect to features back to layers.
 
     Args:
-        layers: What layers gave, from :func:`forward_with_graph`.
-        features: What other layers gave, or functions of it, from the same pass.
-        gradients: Of each feature tensor's shape.
-        keep_graph: Leave the graph for another call.
+        layers: Outputs of layers, from :func:`forward_with_graph`.
+        features: Outputs of other layers, or functions of them, from the same forward pass.
+        gradients: The gradient with respect to each tensor of ``features``, of its shape.
+        keep_graph: Keep the graph for another call.
 
     Returns:
-        For each layer the sum of what all features pull back to it, in the form of what the layer gave; None
-        where no feature depends on it.
+        For each layer the gradient with respect to its output, summed over the features, in the form of that
+        output; None if no feature depends on the layer.
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -139,20 +143,20 @@ def layer_gradients(
             retain_graph=keep_graph,
             allow_unused=True,
         )
-    pulled = dict(zip(map(id, tensors), found, strict=True))
+    by_tensor = dict(zip(map(id, tensors), found, strict=True))
     result: list[Any] = []
     for layer in layers:
         own = [leaf for leaf in tree_flatten(layer)[0] if _is_floating(leaf)]
-        if all(pulled[id(leaf)] is None for leaf in own):
+        if all(by_tensor[id(leaf)] is None for leaf in own):
             result.append(None)
         else:
-            result.append(tree_map(partial(_pulled_back, pulled), layer))
+            result.append(tree_map(partial(_gradient, by_tensor), layer))
     return result
 
 
-def _pulled_back(pulled: Mapping[int, Tensor | None], leaf: Any) -> Any:
-    """The gradient of a tensor of what a layer gave: zero where only others of them are used."""
+def _gradient(by_tensor: Mapping[int, Tensor | None], leaf: Any) -> Any:
+    """The gradient with respect to one tensor of an output: zero if only others of them are used."""
     if not _is_floating(leaf):
         return leaf
-    gradient = pulled[id(leaf)]
+    gradient = by_tensor[id(leaf)]
     return torch.zeros_like(leaf) if gradient is None else gradient

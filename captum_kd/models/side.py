@@ -1,4 +1,4 @@
-"""One model of a comparison, with the layers that are looked at."""
+"""One model of a comparison, with its layers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Side(Generic[Model]):
 
     Attributes:
         model: A module, or a function that runs one.
-        layers: The layers that are looked at, first to last.
+        layers: The layers that are explained or scored, in the order given.
         role: What messages call the model, for instance "student" or "base model".
-        reshape_transform: Turns what a layer gives into activations ``(n, c, *spatial)``; None where layers
-            give these themselves.
-        feature_layers: Layers that distances are taken between; None where these are ``layers``.
+        reshape_transform: Turns the output of a layer into activations ``(n, c, *spatial)``; None if the
+            outputs already are.
+        feature_layers: The layers whose features distances are computed from; None: ``layers``.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -38,5 +38,9 @@ class Side(Generic[Model]):
     feature_layers: list[nn.Module] | None = None
 
     def only(self, indices: Sequence[int]) -> Side[Model]:
-        """The same model with some of its layers."""
+        """Return the same model with some of its layers.
+
+        Args:
+            indices: Positions in ``layers``.
+        """
         return replace(self, layers=[self.layers[i] for i in indices])

@@ -9,16 +9,16 @@ from torchvision.models.resnet import BasicBlock
 
 
 class SmallResNet(nn.Module):
-    """A residual network with one basic block a stage, named as torchvision names its own.
+    """A residual network with one basic block per stage, whose layers are named as in torchvision's ResNets.
 
-    ``conv1, bn1, relu, layer1, layer2, layer3, layer4, avgpool, fc``. The first convolution and
-    every stage but the first halve the map: an input of 56 x 56 pixels gives maps of 28, 14, 7 and
-    4 pixels, with ``width``, 2, 4 and 8 times ``width`` channels (He et al., "Deep Residual
+    The layers are ``conv1, bn1, relu, layer1, layer2, layer3, layer4, avgpool, fc``. The first convolution
+    and every stage but the first halve the resolution: for 56 x 56 pixels the stages have maps of 28, 14, 7
+    and 4 pixels a side, with ``width``, 2, 4 and 8 times ``width`` channels (He et al., "Deep Residual
     Learning for Image Recognition", CVPR 2016).
 
     Args:
-        width: channels of the first stage, at least 1.
-        num_classes: outputs, at least 1.
+        width: The number of channels of the first stage, at least 1.
+        num_classes: The number of outputs, at least 1.
 
     Raises:
         ValueError: ``width`` or ``num_classes`` is less than 1.
@@ -38,13 +38,13 @@ class SmallResNet(nn.Module):
         self.fc = nn.Linear(8 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classifies images.
+        """Classify images.
 
         Args:
-            images: float, ``(n, 3, H, W)``, normalised.
+            images: Normalised images ``(n, 3, height, width)``.
 
         Returns:
-            Logits, ``(n, num_classes)``.
+            Logits ``(n, num_classes)``.
         """
         features = self.relu(self.bn1(self.conv1(images)))
         features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
@@ -53,12 +53,12 @@ class SmallResNet(nn.Module):
 
 
 def small_resnet(width: int = 16, num_classes: int = 10) -> SmallResNet:
-    """Builds a :class:`SmallResNet` with fresh weights.
+    """Build a :class:`SmallResNet` with fresh weights.
 
     Args:
-        width: channels of the first stage. The demo's base model and student have 16, its teacher
-            has 24.
-        num_classes: outputs.
+        width: The number of channels of the first stage. The demo's base model and student have 16, its
+            teacher has 24.
+        num_classes: The number of outputs.
 
     Returns:
         The network, in training mode.
@@ -77,15 +77,16 @@ def small_resnet(width: int = 16, num_classes: int = 10) -> SmallResNet:
 
 
 def small_regnet(width: int = 16, num_classes: int = 10) -> RegNet:
-    """Builds a small RegNetY of torchvision with fresh weights, whose maps have the sizes of a SmallResNet's.
+    """Build a small torchvision RegNetY with fresh weights and the resolutions of a :class:`SmallResNet`.
 
-    Bottlenecks of grouped convolutions with squeeze and excitation (Radosavovic et al., "Designing Network
-    Design Spaces", CVPR 2020), one a stage: another family than :class:`SmallResNet`, to compare across
-    architectures. Its stages are ``trunk_output.block1`` to ``trunk_output.block4``.
+    Each stage is one bottleneck of grouped convolutions with squeeze and excitation (Radosavovic et al.,
+    "Designing Network Design Spaces", CVPR 2020). It serves to compare architectures of different families.
+    Its stages are ``trunk_output.block1`` to ``trunk_output.block4``.
 
     Args:
-        width: channels of the first stage, and of every group; stages have 1, 2, 4 and 8 times as many.
-        num_classes: outputs.
+        width: The number of channels of the first stage, and of every group; the stages have 1, 2, 4 and 8
+            times as many.
+        num_classes: The number of outputs.
 
     Returns:
         The network, in training mode.
@@ -113,7 +114,7 @@ def small_regnet(width: int = 16, num_classes: int = 10) -> RegNet:
 def _check_sizes(width: int, num_classes: int) -> None:
     for name, value in (("width", width), ("num_classes", num_classes)):
         if value < 1:
-            raise ValueError(f"{name} is {value}; at least 1 needed")
+            raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:

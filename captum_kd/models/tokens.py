@@ -1,31 +1,33 @@
-"""Laying out the tokens of transformers as an image."""
+"""Arranging the tokens of transformers as an image."""
 
 from __future__ import annotations
 
 import math
 import warnings
 
+import torch
 from torch import Tensor
 
-# More than any architecture puts before the positions: tokens of images that are not square.
+# No architecture puts more tokens before the positions; if there are more, the images are not square.
 _MOST_OTHERS = 16
 
 
 def tokens_to_image(value: Tensor) -> Tensor:
-    """A ``reshape_transform`` for vision transformers and mixed models, for square images.
+    """Arrange tokens as an image: a ``reshape_transform`` for vision transformers and square images.
 
-    Of tokens ``(n, t, c)`` the last ones are taken, as many as fill the largest square: what comes before
-    (class token, distillation token, registers) is left out. Channels that come last, as in Swin
-    transformers, are put first. What is ``(n, c, h, w)`` already stays as it is.
+    Tokens ``(n, t, c)`` become the largest square that they fill. It is made of the last tokens; those before
+    them (class token, distillation token, registers) are left out. Channels that come last, as in Swin
+    transformers, are moved to dimension 1. Activations ``(n, c, h, w)`` are returned unchanged, so networks
+    that mix convolutions and transformers work as well.
 
     Args:
-        value: What a layer gives: ``(n, t, c)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
+        value: The output of a layer: ``(n, t, c)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
 
     Returns:
-        Shape ``(n, c, h, w)``, with ``h`` and ``w`` equal where tokens were given.
+        Activations ``(n, c, h, w)``; ``h`` and ``w`` are equal if tokens were given.
 
     Raises:
-        ValueError: Other shapes, or a number of tokens that is far from a square.
+        ValueError: The output has another shape, or the number of tokens is far from a square.
 
     Example:
         >>> import torch
@@ -42,7 +44,7 @@ def tokens_to_image(value: Tensor) -> Tensor:
                 f"{value.shape[1]} tokens are {side} x {side} positions and {others} others, so the images "
                 "do not seem to be square. Pass a reshape_transform of your own, which knows the grid."
             )
-        value = value[:, -side * side :].unflatten(1, (side, side))
+        value = torch.unflatten(value[:, -side * side :], 1, (side, side))
     elif value.dim() != 4:
         raise ValueError(f"Tokens (n, t, c) or (n, h, w, c) are needed, got shape {tuple(value.shape)}.")
     elif not channels_last(value):
@@ -51,7 +53,7 @@ def tokens_to_image(value: Tensor) -> Tensor:
 
 
 def channels_last(activations: Tensor) -> bool:
-    """Whether activations of square images seem to be ``(n, h, w, c)`` rather than ``(n, c, h, w)``."""
+    """Return whether activations of square images seem to be ``(n, h, w, c)``, not ``(n, c, h, w)``."""
     if activations.dim() != 4:
         return False
     _, first, second, third = activations.shape
@@ -59,7 +61,7 @@ def channels_last(activations: Tensor) -> bool:
 
 
 def warn_of_channels_last(label: str, activations: Tensor) -> None:
-    """Warn where activations that are taken as ``(n, c, h, w)`` seem to be something else."""
+    """Warn if activations that are taken as ``(n, c, h, w)`` seem to be ``(n, h, w, c)``."""
     if channels_last(activations):
         warnings.warn(
             f"{label} gives activations of shape {tuple(activations.shape)}, which are taken as (n, c, h, w) "

@@ -42,7 +42,7 @@ def test_agrees_with_torchvision_where_it_can_build_the_same_network():
 @pytest.mark.parametrize("arguments", [{"width": 0}, {"num_classes": 0}])
 def test_bad_input(arguments):
     (name,) = arguments
-    with pytest.raises(ValueError, match=f"{name} is 0; at least 1 needed"):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         small_resnet(**arguments)
-    with pytest.raises(ValueError, match=f"{name} is 0; at least 1 needed"):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         small_regnet(**arguments)
