@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -15,13 +15,16 @@ from torch import Tensor
 
 from captum_kd.visualization import POSITIVE_COLOURS, SIGNED_COLOURS, displayable
 
+# For each student, layer and method two maps (n, 1, h, w).
+PairsOfMaps: TypeAlias = Mapping[str, Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]]
+
 _MOST_PNG_PIXELS = 128 * 128  # a larger picture is much smaller as JPEG, and nobody sees the difference
 
 
 def viewer_data(
     images: Tensor,
     captions: Sequence[tuple[str, str]],
-    maps: Mapping[str, Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]],
+    maps: PairsOfMaps,
     sides: Mapping[str, tuple[str, str]],
 ) -> dict[str, Any]:
     """What the page's viewer draws, as JSON can hold it.

@@ -64,8 +64,8 @@ def test_scores_are_those_of_the_features_captured_by_hand() -> None:
 
     # A quarter is the reference.
     scored, rows = inputs[15:], nn.functional.one_hot(labels[15:]).float()
-    assert found.settings["samples"] == 45
-    assert found.settings["reference"] == 15
+    assert found.settings.samples == 45
+    assert found.settings.reference == 15
     s, b, t = ([pooled(m, name, scored) for name in names] for m in (student, base, teacher))
     for i, name in enumerate(names):
         expected = {
@@ -152,7 +152,7 @@ def test_only_features_and_the_shown_images_are_kept() -> None:
             del batch
             assert sum(ref() is not None for ref in alive) <= 2
 
-    assert quick(*pair(), data(), shown=2).settings["samples"] == 48
+    assert quick(*pair(), data(), shown=2).settings.samples == 48
 
 
 def test_maps_are_those_of_the_methods() -> None:
@@ -284,7 +284,7 @@ def test_label_embeddings_and_pooling_reach_the_scores() -> None:
     ]
     expected = statistics(features[0], embeddings[classes(24)], given=features[1])
     assert found.score("RS distilled", "second_relu").value == pytest.approx(expected.value, abs=1e-6)
-    assert found.settings["class_names"] == list("abcd")
+    assert found.settings.class_names == tuple("abcd")
 
 
 def test_models_and_random_state_are_left_as_they_were() -> None:
@@ -314,7 +314,7 @@ def test_the_reference_must_be_disjoint() -> None:
     for reference in (data, images(24)[:10], [(images(24)[:5], classes(5))], [images(24)[:9]]):
         with pytest.raises(ValueError, match="disjoint from what is scored"):
             quick(*pair(), data, reference=reference)
-    assert quick(*pair(), data, reference=images(9, seed=1)).settings["reference"] == 9
+    assert quick(*pair(), data, reference=images(9, seed=1)).settings.reference == 9
 
 
 def test_data_in_the_order_of_their_classes_are_noticed() -> None:
@@ -326,7 +326,7 @@ def test_data_in_the_order_of_their_classes_are_noticed() -> None:
 def test_a_part_set_aside_is_64_or_a_quarter() -> None:
     for count, reference in ((11, 3), (40, 10), (256, 64), (300, 64)):
         found = quick(*pair(), batches(count, 13), layers="second_relu", reference=None, shown=0)
-        assert (found.settings["reference"], found.settings["samples"]) == (reference, count - reference)
+        assert (found.settings.reference, found.settings.samples) == (reference, count - reference)
 
 
 BAD_BATCH = r"must be a pair \(images, target\)"
@@ -342,7 +342,7 @@ BAD_BATCH = r"must be a pair \(images, target\)"
         ([(images(24),)], ValueError, BAD_BATCH + ".*a tuple of 1"),
         ([{"images": images(24)}], ValueError, BAD_BATCH),
         (TensorDataset(images(24), classes(24)), TypeError, "a Dataset into a DataLoader"),
-        ([(images(24)[0], 3)], ValueError, "A Dataset goes into a DataLoader"),
+        ([(images(24)[0], 3)], ValueError, "Put a Dataset into a DataLoader"),
         ([(images(24), classes(23))], ValueError, "one class index per image"),
         ([(images(24), classes(24).float())], TypeError, "integer class indices"),
         ([(images(24), classes(24) + 1)], ValueError, "target must be from 0 to 3, got values from 1 to 4"),

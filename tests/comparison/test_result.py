@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from captum_kd.comparison.compare import compare
-from captum_kd.comparison.result import COLUMNS, MAIN_QUANTITIES, Comparison
+from captum_kd.comparison.result import Comparison
+from captum_kd.comparison.scores import COLUMNS, MAIN_QUANTITIES
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.visualization import scores_figure
 from tests.networks import Network, classes, images, pair
@@ -55,7 +57,11 @@ def test_csv_parses_back(several: Comparison) -> None:
 
 def test_json_parses_back(single: Comparison) -> None:
     read = json.loads(single.to_json())
-    assert read == {"settings": single.settings, "accuracy": single.accuracy, "rows": single.rows}
+    assert read == {
+        "settings": json.loads(json.dumps(asdict(single.settings))),
+        "accuracy": single.accuracy,
+        "rows": single.rows,
+    }
 
 
 def test_markdown_parses_back(single: Comparison) -> None:

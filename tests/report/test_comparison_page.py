@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from matplotlib.image import imread
 
 from captum_kd.comparison.compare import compare
 from captum_kd.comparison.result import Comparison
+from captum_kd.comparison.settings import Settings
 from captum_kd.datasets.demo_pair import FASHION_MNIST_CLASSES, load_demo_images, load_demo_models
 from captum_kd.datasets.planted_cue import normalise
 from captum_kd.labels import LabelEmbeddings
@@ -55,14 +57,16 @@ def comparison() -> Comparison:
         permutations=9,
         progress=False,
     )
-    found.settings.update(
+    settings = replace(
+        found.settings,
         command="captum-kd explain '<b>x</b>'",
         data=HOSTILE,
-        image_names=[HOSTILE_FILE, "a_long_name_without_a_break_" * 9],
-        skipped=[{"file": HOSTILE_FILE, "reason": "<i>truncated</i>"}],
-        notes=["</title><script>alert(2)</script>"],
+        image_names=(HOSTILE_FILE, "a_long_name_without_a_break_" * 9),
+        skipped=({"file": HOSTILE_FILE, "reason": "<i>truncated</i>"},),
+        notes=("</title><script>alert(2)</script>",),
+        decisions={HOSTILE: "features of <i>layer4</i>"},
     )
-    return found
+    return replace(found, settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,9 @@ def test_no_name_becomes_markup_or_code(opened: Opened, file: Path) -> None:
     assert page.locator(".images figcaption", has_text=HOSTILE).count() == 2
     assert page.locator("#student option").all_inner_texts() == list(STUDENTS)
     assert page.locator(".command").inner_text() == "captum-kd explain '<b>x</b>'"
+    decided = page.locator(".facts div", has_text="features of")
+    assert decided.locator("dt").inner_text() == HOSTILE
+    assert decided.locator("dd").inner_text() == "features of <i>layer4</i>"
     page.get_by_text("1 file was left out").click()
     assert page.get_by_text("<i>truncated</i>").is_visible()
     # And a name that did would not run: the page's policy names the one script that may.
@@ -292,7 +299,7 @@ def test_one_student_and_few_settings(browser: Any, comparison: Comparison, tmp_
     ours, theirs = (side.clone() for side in maps["distilled"]["layer2"]["uniqueness"])
     ours[0], theirs[1, 0, 0, 0] = 0, torch.nan
     maps["distilled"]["layer2"]["uniqueness"] = (ours, theirs)
-    settings = {"students": ["distilled"], "layers": list(LAYERS), "samples": 5}
+    settings = Settings(students=("distilled",), layers=LAYERS, samples=5)
     values.update(rows=rows, maps=maps, settings=settings, sides={"uniqueness": ("distilled", "residual")})
     file = tmp_path / "report.html"
     file.write_text(Comparison(**values).to_html(), "utf-8")
