@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from captum_kd.comparison.compare import compare
 from captum_kd.comparison.result import Comparison
 from captum_kd.comparison.scores import COLUMNS, MAIN_QUANTITIES
+from captum_kd.comparison.settings import Settings
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.visualization import scores_figure
 from tests.networks import Network, classes, images, pair
@@ -57,11 +58,10 @@ def test_csv_parses_back(several: Comparison) -> None:
 
 def test_json_parses_back(single: Comparison) -> None:
     read = json.loads(single.to_json())
-    assert read == {
-        "settings": json.loads(json.dumps(asdict(single.settings))),
-        "accuracy": single.accuracy,
-        "rows": single.rows,
-    }
+    assert (read["accuracy"], read["rows"]) == (single.accuracy, single.rows)
+    assert Settings.from_json(read["settings"]) == single.settings
+    assert list(read["settings"]) == list(asdict(single.settings))
+    assert (read["settings"]["layers"], read["settings"]["samples"]) == (list(LAYERS), 30)
 
 
 def test_markdown_parses_back(single: Comparison) -> None:

@@ -292,6 +292,34 @@ def test_without_a_browser_tests_are_skipped_but_not_in_ci(monkeypatch: pytest.M
         pass
 
 
+@pytest.mark.parametrize("size", [(4, 7), (4, 40), (20, 7), (20, 40)])
+def test_maps_that_differ_from_the_images_in_height_or_width_are_drawn_in_their_shape(
+    browser: Any, comparison: Comparison, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 2, 1, *size, generator=generator)
+    changed = replace(
+        comparison,
+        images=torch.rand(2, 3, 20, 40, generator=generator),
+        maps={"distilled": {"layer2": {"mine": (maps[0], maps[1])}}},
+        sides={"mine": ("distilled", "residual")},
+    )
+    file = tmp_path / "report.html"
+    file.write_text(changed.to_html(), "utf-8")
+    opened = Opened(browser, file)
+    drawn = iter(opened.pixels())
+    for i in range(2):
+        for side in (0, 1):
+            shown = next(drawn)
+            assert shown.shape == (96, 192, 3)
+            large = LayerAttribution.interpolate(maps[side], (96, 192), interpolate_mode="bilinear")
+            shares = (large[i, 0] / maps[:, i].max()).double().numpy()
+            expected = matplotlib.colormaps["inferno"](shares, bytes=True)[..., :3].astype(int)
+            assert np.abs(shown - expected).max() <= 6
+    opened.page.close()
+    assert opened.complaints == []
+
+
 def test_one_student_and_few_settings(browser: Any, comparison: Comparison, tmp_path: Path) -> None:
     values = {name: getattr(comparison, name) for name in comparison.__dataclass_fields__}
     rows = [row for row in comparison.rows if row["student"] == "distilled"]
