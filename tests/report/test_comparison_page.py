@@ -124,7 +124,7 @@ def test_no_name_becomes_markup_or_code(opened: Opened, file: Path) -> None:
     page = opened.page
     assert page.locator("script").count() == 2
     assert page.locator("[onerror]").count() == 0
-    assert page.title().endswith(f"distilled, {HOSTILE} beside the base model")
+    assert page.title().endswith(f"distilled, {HOSTILE} compared with the base model")
     assert page.locator(".images h3").first.inner_text() == HOSTILE
     assert page.locator(".about p").first.inner_text() == HOSTILE_FILE
     assert page.locator(".images figcaption", has_text=HOSTILE).count() == 2
@@ -337,7 +337,7 @@ def test_one_student_and_few_settings(browser: Any, comparison: Comparison, tmp_
     assert opened.labels()[0].endswith("zero everywhere")
     assert opened.labels()[3].endswith("not finite, so not drawn")
     assert not opened.pixels()[0].std(axis=(0, 1)).any()
-    assert opened.page.get_by_text("By captum_kd.compare from Python.").is_visible()
+    assert opened.page.get_by_text("With captum_kd.compare, from Python.").is_visible()
     assert opened.page.get_by_text("left out").count() == 0
     assert opened.complaints == []
     opened.page.close()
