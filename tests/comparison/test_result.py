@@ -158,6 +158,16 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         Comparison.load(tmp_path / "weights.safetensors")
 
 
+def test_a_file_of_a_later_version_is_refused(
+    several: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pair.safetensors"
+    monkeypatch.setattr("captum_kd.comparison.file.asdict", lambda settings: {**asdict(settings), "new": 1})
+    several.save(path)
+    with pytest.raises(ValueError, match=r"pair.safetensors' was saved by another version.*'new'"):
+        Comparison.load(path)
+
+
 def test_the_page_needs_no_other_file_and_escapes_names(several: Comparison) -> None:
     page = several.to_html()
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
