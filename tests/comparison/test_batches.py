@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from tests.comparison.quick import batches, quick
+from captum_kd.comparison.compare import compare
+from tests.comparison.quick import QUICK, batches, quick
 from tests.networks import classes, images, pair
 
 
@@ -22,8 +23,9 @@ def test_the_reference_must_be_disjoint() -> None:
 
 def test_data_in_the_order_of_their_classes_are_noticed() -> None:
     data = [(images(40), torch.arange(40) // 10)]
-    with pytest.warns(UserWarning, match="all of one class.*Shuffle"):
-        quick(*pair(), data, reference=None)
+    with pytest.warns(UserWarning, match="all of one class.*Shuffle") as caught:
+        compare(*pair(), "second_relu", data, methods=(), **QUICK)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_part_set_aside_is_64_or_a_quarter() -> None:
