@@ -20,7 +20,7 @@ _METADATA = ("class_names", "model", "pooling")
 
 @dataclass(frozen=True, eq=False)
 class LabelEmbeddings:
-    """One embedding for each class, and where it comes from.
+    """One embedding for each class, and where the embeddings come from.
 
     Attributes:
         embeddings: The embeddings, floating point, of shape (num_classes, d).
@@ -30,9 +30,9 @@ class LabelEmbeddings:
             embeddings that were not pooled.
 
     Raises:
-        TypeError: ``embeddings`` is no floating point tensor or ``class_names`` are no strings.
+        TypeError: ``embeddings`` is not a floating point tensor, or ``class_names`` are not strings.
         ValueError: ``embeddings`` is not (num_classes, d) or not finite, or a name is empty or
-            there twice.
+            occurs twice.
 
     Example:
         >>> colours = LabelEmbeddings(torch.eye(3), ("red", "green", "blue"), "hand-made", "none")
@@ -68,10 +68,10 @@ class LabelEmbeddings:
         batch_size: int = 64,
         **options: Any,
     ) -> LabelEmbeddings:
-        """Embeds class names with a pre-trained language model.
+        """Embed class names with a pre-trained language model.
 
-        The names are lower-cased and otherwise left as they are: replace underscores, spell out
-        abbreviations and so on beforehand. The paper's setting is
+        The names are lower-cased and otherwise left as they are, so replace underscores and spell out
+        abbreviations beforehand. The paper's setting is
         ``"google-bert/bert-base-uncased"`` with its pooler output.
 
         Args:
@@ -80,8 +80,8 @@ class LabelEmbeddings:
             class_names: The names in the order of the class indices.
             pooling: "pooler" for the model's own pooler output; "mean" for the mean over the
                 tokens of a name, padding left out; "cls" for the first token.
-            device: Where to run the model and to put the embeddings. None: the CPU.
-            batch_size: How many names to run through the model at once.
+            device: The device that runs the model and holds the embeddings. None: the CPU.
+            batch_size: The number of names that run through the model at once.
             **options: Passed to both ``from_pretrained`` functions of transformers, for example
                 ``revision`` or ``local_files_only``.
 
@@ -90,8 +90,8 @@ class LabelEmbeddings:
 
         Raises:
             TypeError: ``class_names`` is not a sequence of strings.
-            ValueError: A name is empty or there twice (capitals do not count), ``pooling`` is
-                unknown, the model cannot be loaded, or it has no trained pooler.
+            ValueError: A name is empty or occurs twice (capitals do not count), ``pooling`` is unknown,
+                the model cannot be loaded, or it has no trained pooler.
 
         Example:
             >>> LabelEmbeddings.from_pretrained(
@@ -138,7 +138,7 @@ class LabelEmbeddings:
 
     @classmethod
     def one_hot(cls, class_names: Sequence[str]) -> LabelEmbeddings:
-        """Embeddings under which all classes are equally far from each other.
+        """Make embeddings that put all classes equally far from each other.
 
         Args:
             class_names: The names in the order of the class indices.
@@ -148,7 +148,7 @@ class LabelEmbeddings:
 
         Raises:
             TypeError: ``class_names`` is not a sequence of strings.
-            ValueError: A name is empty or there twice.
+            ValueError: A name is empty or occurs twice.
 
         Example:
             >>> LabelEmbeddings.one_hot(["cat", "dog"]).embeddings
@@ -158,11 +158,11 @@ class LabelEmbeddings:
         return cls(torch.eye(len(class_names)), _checked_names(class_names), "one-hot", "none")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the embeddings as safetensors, with everything else in the file's metadata.
+        """Write the embeddings as safetensors, with everything else in the file's metadata.
 
         Args:
-            path: The file to write, by custom ``*.safetensors``. The model's name goes into it as
-                it was given, so a local folder's path does, too.
+            path: The file to write, usually ``*.safetensors``. It holds the model's name as given, so if
+                that is a local folder, it holds its path.
 
         Example:
             >>> import tempfile
@@ -176,10 +176,10 @@ class LabelEmbeddings:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LabelEmbeddings:
-        """Reads what :meth:`save` wrote. Nothing is ever unpickled.
+        """Read what :meth:`save` wrote. Nothing is ever unpickled.
 
         Args:
-            path: The file.
+            path: The file to read.
 
         Returns:
             The embeddings, on the CPU.
@@ -210,20 +210,20 @@ class LabelEmbeddings:
 def embedding_rows(
     label_embeddings: LabelEmbeddings | Tensor | None, target: Tensor | Sequence[int]
 ) -> Tensor:
-    """Looks up the label embedding of each sample.
+    """Look up the label embedding of each sample.
 
     Args:
         label_embeddings: The embeddings, or a tensor of shape (num_classes, d). None: one-hot over
             the classes in ``target``, so that equal labels have equal rows and all others are
-            equally far apart. Such rows are comparable within one call only: look up all samples
-            that are to be compared at once.
+            equally far apart. Such rows can be compared within one call only, so look up all
+            samples together.
         target: The class index of each sample, integers of shape (n,).
 
     Returns:
         The rows, of shape (n, d), on the device of ``target``.
 
     Raises:
-        TypeError: ``target`` has no integer dtype, or ``label_embeddings`` is none of the above.
+        TypeError: ``target`` does not have an integer dtype, or ``label_embeddings`` is something else.
         ValueError: ``label_embeddings`` is not (num_classes, d), not finite or has too few rows,
             or ``target`` is not (n,) or has a negative entry.
 
@@ -244,12 +244,14 @@ def embedding_rows(
             "with target.long() if the values are class indices"
         )
     if target.ndim != 1:
-        raise ValueError(f"target must be one class index a sample, of shape (n,), got {tuple(target.shape)}")
+        raise ValueError(
+            f"target must be one class index per sample, of shape (n,), got {tuple(target.shape)}"
+        )
     target = target.long()
     if (target < 0).any():
         raise ValueError(f"target must not be negative, but contains class {int(target.min())}")
     if label_embeddings is None:
-        classes, index = target.unique(return_inverse=True)
+        classes, index = torch.unique(target, return_inverse=True)
         return one_hot(index, max(len(classes), 1)).float()
 
     if isinstance(label_embeddings, LabelEmbeddings):
@@ -277,7 +279,7 @@ def _checked_names(class_names: Sequence[str], what: str = "class_names") -> tup
         raise ValueError(f"{what} must not be empty, but the name of class {empty[0]} is")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{what} must differ from each other, but are there twice: {twice}")
+        raise ValueError(f"{what} must differ from each other, but these occur twice: {twice}")
     return names
 
 

@@ -55,7 +55,7 @@ napoleon_numpy_docstring = False
 nitpicky = True
 # Types of other libraries. Their inventories are on the web, and the build works without it.
 nitpick_ignore_regex = [
-    ("py:.*", r"(captum|click|matplotlib|nn|torch|torchmetrics|torchvision)\..*"),
+    ("py:.*", r"(captum|click|matplotlib|nn|numpy|torch|torchmetrics|torchvision)\..*"),
     ("py:.*", r"(collections\.abc|functools|numbers|os|typing)\..*"),
     ("py:class", r"Tensor|Module|Figure|LayerAttribution"),
     # Names for unions and literals, which the text of each argument spells out.

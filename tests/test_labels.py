@@ -156,7 +156,7 @@ def test_model_without_a_trained_pooler(without_pooler: dict[str, Path], name: s
         (["cat", 3], TypeError, "sequence of strings"),
         ([], ValueError, "class_names is empty"),
         (["cat", " "], ValueError, "the name of class 1 is"),
-        (["cat", "dog", "cat"], ValueError, r"there twice: \['cat'\]"),
+        (["cat", "dog", "cat"], ValueError, r"occur twice: \['cat'\]"),
         (["Cat", "dog", "cat"], ValueError, r"lower-cased class_names .* \['cat'\]"),
     ],
 )

@@ -203,7 +203,8 @@ def _explain(
         seed=options["seed"],
         progress=sys.stderr.isatty(),
     )
-    comparison = dataclasses.replace(comparison, settings={**comparison.settings, "command": typed})
+    settings = dataclasses.replace(comparison.settings, command=typed)
+    comparison = dataclasses.replace(comparison, settings=settings)
     report = write_report(comparison, out)
     shutil.rmtree(out / CACHE, ignore_errors=True)
     return report, comparison.to_markdown()

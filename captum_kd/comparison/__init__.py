@@ -2,5 +2,6 @@
 
 from captum_kd.comparison.compare import compare
 from captum_kd.comparison.result import Comparison
+from captum_kd.comparison.settings import Settings
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "Settings", "compare"]

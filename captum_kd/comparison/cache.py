@@ -1,4 +1,4 @@
-"""Features of batches on disk, so that an interrupted comparison goes on where it was."""
+"""Features of batches on disk, so that an interrupted comparison resumes where it left off."""
 
 from __future__ import annotations
 
@@ -16,21 +16,53 @@ from torch import Tensor, nn
 
 from captum_kd._version import __version__
 from captum_kd.atomic import write_whole
-from captum_kd.comparison.features import Batch, BatchFeatures
+from captum_kd.comparison.batches import Batch, HeldOut
+from captum_kd.comparison.features import BatchFeatures, layer_features
+from captum_kd.comparison.settings import Settings
 from captum_kd.models.side import Side
 
 
-class FeatureCache:
-    """Keeps what was computed of each batch, and gives it back where nothing has changed.
-
-    Each file holds a digest of the models' weights, the layers, the options, and the batch itself, so what
-    belongs to something else is never used; it is computed anew.
+def feature_cache(
+    folder: str | os.PathLike[str],
+    models: Mapping[str, Side[nn.Module]],
+    settings: Settings,
+    held_out: HeldOut,
+) -> FeatureCache:
+    """The cache of a comparison.
 
     Args:
-        folder: Where files are kept; made if need be.
+        folder: The folder of the files; it is made if need be.
         models: The models with their layers.
-        options: Whatever else features depend on, as JSON can hold it.
-        reference: Tensors that features depend on.
+        settings: The settings of the comparison.
+        held_out: The reference.
+
+    Returns:
+        The cache.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+    given = [v for batch in held_out for v in (batch if isinstance(batch, tuple) else (batch,))]
+    if given:
+        # Whether a reshape_transform is the same can only be told by what it does.
+        reshaped = [side for side in models.values() if side.reshape_transform is not None]
+        image = given[0][:1]
+        given += [v for side in reshaped for v in layer_features(side, image, settings.pool)[0]]
+    options = {"pool": settings.pool, "kept_share": settings.kept_share, "seed": settings.seed}
+    return FeatureCache(folder, models, options, given)
+
+
+class FeatureCache:
+    """Keeps the features of each batch, and gives them back if nothing has changed.
+
+    Each file holds a digest of the models' weights, the layers, the options and the batch itself, so features
+    of anything else are never used: they are computed anew.
+
+    Args:
+        folder: The folder of the files; it is made if need be.
+        models: The models with their layers.
+        options: What else the features depend on, as JSON can hold it.
+        reference: Tensors that the features depend on.
 
     Raises:
         OSError: The folder cannot be made.
@@ -46,12 +78,21 @@ class FeatureCache:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         facts = [__version__, dict(options)]
-        parts = [(name, *_describe(explained)) for name, explained in models.items()]
-        weights = (v for explained in models.values() for v in explained.model.state_dict().values())
+        parts = [(name, *_describe(side)) for name, side in models.items()]
+        weights = (v for side in models.values() for v in side.model.state_dict().values())
         self._fixed = _digest([json.dumps([facts, parts])], [*weights, *reference])
 
     def __call__(self, index: int, batch: Batch, compute: Callable[[], BatchFeatures]) -> BatchFeatures:
-        """What is kept of the batch with this number; if there is nothing, compute it and keep it."""
+        """The features of a batch: those that are kept, else computed and kept.
+
+        Args:
+            index: The number of the batch.
+            batch: The batch.
+            compute: A function that computes its features.
+
+        Returns:
+            The features.
+        """
         path = self.folder / f"{index:06d}.safetensors"
         digest = _digest([self._fixed], batch)
         found = _read(path, digest)
@@ -68,11 +109,11 @@ class FeatureCache:
         return result
 
 
-def _describe(explained: Side[nn.Module]) -> tuple[str, list[str], list[str]]:
-    """What features depend on besides weights. A hook's text tells whether it is the same."""
-    names = {module: name for name, module in explained.model.named_modules()}
-    hooks = [repr(hook) for hook in explained.model._forward_pre_hooks.values()]
-    return type(explained.model).__name__, [names.get(layer, "") for layer in explained.layers], hooks
+def _describe(side: Side[nn.Module]) -> tuple[str, list[str], list[str]]:
+    """What features depend on besides weights. The text of a hook tells whether it is the same."""
+    names = {module: name for name, module in side.model.named_modules()}
+    hooks = [repr(hook) for hook in side.model._forward_pre_hooks.values()]
+    return type(side.model).__name__, [names.get(layer, "") for layer in side.layers], hooks
 
 
 def _digest(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
@@ -96,7 +137,7 @@ def _write(path: Path, digest: str, result: BatchFeatures) -> None:
 
 
 def _read(path: Path, digest: str) -> BatchFeatures | None:
-    """What a file holds, None if there is none, or it is damaged or of something else."""
+    """What a file holds; None if there is no file, or it is damaged or belongs to something else."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -1,238 +1,213 @@
-"""The figures of a comparison that show its maps."""
+"""The figures of a comparison, as functions of it; :class:`~captum_kd.Comparison` says what they take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_kd.comparison.file import Maps
-from captum_kd.visualization import maps_figure, plot_kept, plot_layers, plot_models
+from captum_kd.attr.methods import MODEL_SIDES, TwoMaps
+from captum_kd.comparison.maps import Maps
+from captum_kd.comparison.names import known_name, one_name
+from captum_kd.comparison.scores import MAIN_QUANTITIES, Record, find_score
+from captum_kd.comparison.settings import Settings
+from captum_kd.metrics import Score
+from captum_kd.visualization import maps_figure as plot_methods
+from captum_kd.visualization import plot_kept, plot_layers, plot_models
+from captum_kd.visualization import scores_figure as plot_scores
+from captum_kd.visualization.grid import AxesGrid
 
-_ONE_MODEL_SIDES = ("student", "base")
+
+class ShownMaps(Protocol):
+    """What figures of maps take of a comparison."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def maps(self) -> Maps: ...
+    @property
+    def sides(self) -> dict[str, tuple[str, str]]: ...
+    @property
+    def settings(self) -> Settings: ...
 
 
-class MapFigures:
-    """The figures that :class:`~captum_kd.comparison.Comparison` makes of its images and maps."""
+def maps_figure(
+    comparison: ShownMaps, layer: str | None = None, student: str | None = None
+) -> tuple[Figure, AxesGrid]:
+    """See :meth:`captum_kd.Comparison.plot_maps`."""
+    student = one_name(student, tuple(comparison.maps), "student")
+    layer = _layer(comparison, layer)
+    return plot_methods(
+        comparison.images,
+        comparison.maps[student][layer],
+        comparison.sides,
+        _row_titles(comparison, range(len(comparison.images))),
+        f"{student}, {layer}",
+    )
 
-    images: Tensor
-    labels: Tensor
-    maps: Maps
-    sides: dict[str, tuple[str, str]]
-    settings: dict[str, Any]
 
-    def plot_maps(self, layer: str | None = None, student: str | None = None) -> tuple[Figure, Any]:
-        """The shown images with the maps of every method at one layer, its two sides on one scale.
-
-        Args:
-            layer: Which. None: the last but one that has maps.
-            student: Which; may be left out where there is only one.
-
-        Returns:
-            The figure and its axes, an array ``(images, 1 + 2 * methods)``.
-
-        Raises:
-            ValueError: No such student or layer, or no maps were made.
-        """
-        student = one_name(student, tuple(self.maps), "student")
-        names = self._map_layers()
-        layer = names[-2:][0] if layer is None else known_name(layer, names, "layer")
-        maps = self.maps[student][layer]
-        return maps_figure(self.images, maps, self.sides, self._row_titles(), f"{student}, {layer}")
-
-    def plot_models(
-        self,
-        method: str = "Grad-CAM",
-        layer: str | None = None,
-        *,
-        students: Sequence[str] | None = None,
-        images: Sequence[int] | None = None,
-        shared_scale: bool = True,
-        opacity: float | None = None,
-    ) -> tuple[Figure, Any]:
-        """One method's maps of the base model and the students, as in the paper's Figure 3.
-
-        Args:
-            method: One that explains one model, such as "Grad-CAM", of those that ``compare`` was given.
-            layer: Which. None: the last but one that has maps.
-            students: Which. None: all.
-            images: Numbers of the shown images. None: all.
-            shared_scale: One scale for all models within a row; False: each panel has its own.
-            opacity: Draw maps over the images, see :func:`captum_kd.visualization.plot_maps`.
-
-        Returns:
-            The figure and its axes, an array ``(images, 2 + students)``.
-
-        Raises:
-            ValueError: An unknown name, a method that explains a pair of models, or no maps were made.
-        """
-        chosen = self._chosen(method, None, students)
-        if self.sides[method] != _ONE_MODEL_SIDES:
-            fitting = [name for name, sides in self.sides.items() if sides == _ONE_MODEL_SIDES]
-            cure = (
-                f"Of one model are: {', '.join(map(repr, fitting))}."
-                if fitting
-                else "Pass one to compare, for instance compare(methods=['Grad-CAM', ...])."
-            )
-            raise ValueError(
-                f"{method!r} gives {' and '.join(self.sides[method])} maps of a pair of models, not maps of "
-                f"one model. {cure}"
-            )
-        names = self._map_layers()
-        layer = names[-2:][0] if layer is None else known_name(layer, names, "layer")
-        rows = self._rows(images)
-        # The base model's maps do not depend on the student.
-        columns = {"base": next(iter(chosen.values()))[layer][1][rows]}
-        columns.update({student: pairs[layer][0][rows] for student, pairs in chosen.items()})
-        return plot_models(
-            self.images[rows],
-            columns,
-            shared_scale=shared_scale,
-            opacity=opacity,
-            row_titles=self._row_titles(rows),
-            title=f"{method}, {layer}",
+def models_figure(
+    comparison: ShownMaps,
+    method: str,
+    layer: str | None,
+    *,
+    students: Sequence[str] | None,
+    images: Sequence[int] | None,
+    shared_scale: bool,
+    opacity: float | None,
+) -> tuple[Figure, AxesGrid]:
+    """See :meth:`captum_kd.Comparison.plot_models`."""
+    rows = _rows(comparison, images)
+    chosen = _chosen(comparison, method, None, students, rows)
+    if comparison.sides[method] != MODEL_SIDES:
+        fitting = [name for name, sides in comparison.sides.items() if sides == MODEL_SIDES]
+        cure = (
+            f"Methods that explain a single model: {', '.join(map(repr, fitting))}."
+            if fitting
+            else "Pass one to compare, for instance compare(methods=['Grad-CAM', ...])."
         )
-
-    def plot_layers(
-        self,
-        method: str,
-        layers: Sequence[str] | None = None,
-        *,
-        students: Sequence[str] | None = None,
-        images: Sequence[int] | None = None,
-        shared_scale: bool = True,
-    ) -> tuple[Figure, Any]:
-        """Both sides of a method at every layer, as in the paper's Figure 5.
-
-        Args:
-            method: One of those that ``compare`` was given.
-            layers: Which. None: all that have maps.
-            students: Which, below each other. None: all.
-            images: Numbers of the shown images. None: all.
-            shared_scale: One scale for the maps of an image at a layer; False: each panel has its own.
-
-        Returns:
-            The figure and its axes, an array ``(images * 2 * students, 1 + layers)``.
-
-        Raises:
-            ValueError: An unknown name, or no maps were made.
-        """
-        rows = self._rows(images)
-        return plot_layers(
-            self.images[rows],
-            self._chosen(method, layers, students, rows),
-            sides=self.sides[method],
-            shared_scale=shared_scale,
-            row_titles=self._row_titles(rows),
-            title=method,
+        raise ValueError(
+            f"{method!r} gives {' and '.join(comparison.sides[method])} maps of a pair of models, not maps "
+            f"of one model. {cure}"
         )
+    layer = _layer(comparison, layer)
+    # The base model's maps do not depend on the student.
+    columns = {"base": next(iter(chosen.values()))[layer][1]}
+    columns.update({student: pairs[layer][0] for student, pairs in chosen.items()})
+    return plot_models(
+        comparison.images[rows],
+        columns,
+        shared_scale=shared_scale,
+        opacity=opacity,
+        row_titles=_row_titles(comparison, rows),
+        title=f"{method}, {layer}",
+    )
 
-    def plot_kept(
-        self,
-        method: str,
-        layers: str | Sequence[str] | None = None,
-        *,
-        share: float = 0.2,
-        students: Sequence[str] | None = None,
-        images: Sequence[int] | None = None,
-    ) -> tuple[Figure, Any]:
-        """The images reduced to what maps rank highest, as in the paper's Figures 1 and C.1.
 
-        Args:
-            method: One of those that ``compare`` was given.
-            layers: Which. None: all that have maps.
-            share: The share of pixels that is kept; the others are imputed (ROAD).
-            students: Which, below each other. None: all.
-            images: Numbers of the shown images. None: all.
+def layers_figure(
+    comparison: ShownMaps,
+    method: str,
+    layers: Sequence[str] | None,
+    *,
+    students: Sequence[str] | None,
+    images: Sequence[int] | None,
+    shared_scale: bool,
+) -> tuple[Figure, AxesGrid]:
+    """See :meth:`captum_kd.Comparison.plot_layers`."""
+    rows = _rows(comparison, images)
+    chosen = _chosen(comparison, method, layers, students, rows)
+    return plot_layers(
+        comparison.images[rows],
+        chosen,
+        sides=comparison.sides[method],
+        shared_scale=shared_scale,
+        row_titles=_row_titles(comparison, rows),
+        title=method,
+    )
 
-        Returns:
-            The figure and its axes, an array ``(images * 2 * students, 1 + layers)``.
 
-        Raises:
-            ValueError: An unknown name, a share that is not from 0 to 1, or no maps were made.
-        """
-        rows = self._rows(images)
-        return plot_kept(
-            self.images[rows],
-            self._chosen(method, layers, students, rows),
-            share=share,
-            sides=self.sides[method],
-            seed=self.settings.get("seed", 0),
-            row_titles=self._row_titles(rows),
-            title=method,
+def kept_figure(
+    comparison: ShownMaps,
+    method: str,
+    layers: str | Sequence[str] | None,
+    *,
+    share: float,
+    students: Sequence[str] | None,
+    images: Sequence[int] | None,
+) -> tuple[Figure, AxesGrid]:
+    """See :meth:`captum_kd.Comparison.plot_kept`."""
+    rows = _rows(comparison, images)
+    chosen = _chosen(comparison, method, layers, students, rows)
+    return plot_kept(
+        comparison.images[rows],
+        chosen,
+        share=share,
+        sides=comparison.sides[method],
+        seed=comparison.settings.seed,
+        row_titles=_row_titles(comparison, rows),
+        title=method,
+    )
+
+
+def scores_figure(
+    rows: Sequence[Record],
+    settings: Settings,
+    *,
+    quantities: Sequence[str] | None = None,
+    students: Sequence[str] | None = None,
+) -> tuple[Figure, Axes]:
+    """See :meth:`captum_kd.Comparison.plot_scores`."""
+    chosen = settings.students if students is None else tuple(students)
+    if quantities is None:
+        quantities = MAIN_QUANTITIES if len(chosen) == 1 else ("RS distilled",)
+    series: dict[str, list[Score]] = {}
+    for student in chosen:
+        known_name(student, settings.students, "student")
+        for quantity in quantities:
+            name = quantity if len(chosen) == 1 else f"{student}: {quantity}"
+            series[name] = [find_score(rows, settings, quantity, layer, student) for layer in settings.layers]
+    title = chosen[0] if len(chosen) == 1 and len(settings.students) > 1 else None
+    ylabel = quantities[0] if len(quantities) == 1 else "score"
+    return plot_scores(series, settings.layers, ylabel=ylabel, title=title)
+
+
+def _layers_with_maps(comparison: ShownMaps) -> tuple[str, ...]:
+    """The layers that have maps, which are the same for all students."""
+    layers = tuple(next(iter(comparison.maps.values()), {}))
+    if not layers or not comparison.sides or not len(comparison.images):
+        raise ValueError(
+            "There are no maps to plot: compare(shown=..., methods=...) makes them, of layers that give "
+            "(n, c, h, w)."
         )
-
-    def _map_layers(self) -> tuple[str, ...]:
-        """The layers that have maps, which are the same for all students."""
-        layers = tuple(next(iter(self.maps.values()), {}))
-        if not layers or not self.sides or not len(self.images):
-            raise ValueError(
-                "There are no maps to plot: compare(shown=..., methods=...) makes them, of layers that give "
-                "(n, c, h, w)."
-            )
-        return layers
-
-    def _chosen(
-        self,
-        method: str,
-        layers: str | Sequence[str] | None,
-        students: Sequence[str] | None,
-        rows: Sequence[int] | None = None,
-    ) -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
-        """One method's maps of some images, by student and layer."""
-        names = self._map_layers()
-        if method not in self.sides:
-            raise ValueError(
-                f"method must be one of {', '.join(map(repr, self.sides))}, got {method!r}; for others pass "
-                "compare(methods=[...])."
-            )
-        wanted = (layers,) if isinstance(layers, str) else names if layers is None else tuple(layers)
-        models = tuple(self.maps) if students is None else tuple(students)
-        chosen: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
-        for student in models:
-            of_student = self.maps[known_name(student, tuple(self.maps), "student")]
-            chosen[student] = {}
-            for layer in wanted:
-                ours, theirs = of_student[known_name(layer, names, "layer")][method]
-                picked = slice(None) if rows is None else list(rows)
-                chosen[student][layer] = (ours[picked], theirs[picked])
-        return chosen
-
-    def _rows(self, images: Sequence[int] | None) -> list[int]:
-        self._map_layers()
-        rows = list(range(len(self.images))) if images is None else list(images)
-        for row in rows:
-            if not 0 <= row < len(self.images):
-                raise ValueError(f"images must be numbers from 0 to {len(self.images) - 1}, got {row}.")
-        return rows
-
-    def _row_titles(self, rows: Sequence[int] | None = None) -> list[str]:
-        classes = self.settings.get("class_names") or []
-        labels = self.labels if rows is None else self.labels[list(rows)]
-        return [classes[i][:18] if i < len(classes) else f"class {i}" for i in labels.tolist()]
+    return layers
 
 
-def known_name(name: str, names: tuple[str, ...], option: str) -> str:
-    """The name, if it is one of ``names``.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if name not in names:
-        raise ValueError(f"{option} must be one of {', '.join(map(repr, names))}, got {name!r}.")
-    return name
+def _layer(comparison: ShownMaps, layer: str | None) -> str:
+    """A layer that has maps, by default the last but one."""
+    names = _layers_with_maps(comparison)
+    return names[-2:][0] if layer is None else known_name(layer, names, "layer")
 
 
-def one_name(name: str | None, names: tuple[str, ...], option: str) -> str:
-    """The name, which may be left out where there is only one.
+def _chosen(
+    comparison: ShownMaps,
+    method: str,
+    layers: str | Sequence[str] | None,
+    students: Sequence[str] | None,
+    rows: list[int],
+) -> dict[str, dict[str, TwoMaps]]:
+    """One method's maps of some images, by student and layer."""
+    names = _layers_with_maps(comparison)
+    if method not in comparison.sides:
+        raise ValueError(
+            f"method must be one of {', '.join(map(repr, comparison.sides))}, got {method!r}; for others "
+            "pass compare(methods=[...])."
+        )
+    wanted = (layers,) if isinstance(layers, str) else names if layers is None else tuple(layers)
+    chosen: dict[str, dict[str, TwoMaps]] = {}
+    for student in comparison.maps if students is None else students:
+        maps = comparison.maps[known_name(student, tuple(comparison.maps), "student")]
+        chosen[student] = {}
+        for layer in wanted:
+            ours, theirs = maps[known_name(layer, names, "layer")][method]
+            chosen[student][layer] = (ours[rows], theirs[rows])
+    return chosen
 
-    Raises:
-        ValueError: It is left out where there are several, or unknown.
-    """
-    if name is None:
-        if len(names) > 1:
-            raise ValueError(f"{option} is needed, one of {', '.join(map(repr, names))}.")
-        return names[0]
-    return known_name(name, names, option)
+
+def _rows(comparison: ShownMaps, images: Sequence[int] | None) -> list[int]:
+    _layers_with_maps(comparison)
+    count = len(comparison.images)
+    rows = list(range(count)) if images is None else list(images)
+    for row in rows:
+        if not 0 <= row < count:
+            raise ValueError(f"images must be numbers from 0 to {count - 1}, got {row}.")
+    return rows
+
+
+def _row_titles(comparison: ShownMaps, rows: Sequence[int]) -> list[str]:
+    labels: list[int] = comparison.labels[list(rows)].tolist()
+    return [comparison.settings.class_name(label)[:18] for label in labels]

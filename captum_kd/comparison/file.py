@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-# Per student, layer and method: two maps (n, 1, h, w).
-Maps = dict[str, dict[str, dict[str, tuple[Tensor, Tensor]]]]
+from captum_kd.comparison.maps import Maps
+from captum_kd.comparison.settings import Settings
 
 _FORMAT = "captum-kd comparison 1"
 
 
 def write_comparison(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> None:
-    """Write the fields of a :class:`~captum_kd.comparison.Comparison`.
+    """Write a comparison.
 
     Args:
-        path: Of the file.
-        parts: The fields: tensors ``images`` and ``labels``, ``maps``, and others that JSON can hold.
+        path: The file.
+        parts: The fields of the :class:`~captum_kd.Comparison`: the tensors ``images`` and ``labels``,
+            ``maps``, ``settings``, and others that JSON can hold.
     """
     tensors = {name: value for name, value in parts.items() if isinstance(value, Tensor)}
     # Safetensors keys are flat, so a list says what the numbered maps are.
@@ -33,6 +35,7 @@ def write_comparison(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> 
                 tensors[f"maps.{len(numbered)}.0"], tensors[f"maps.{len(numbered)}.1"] = ours, theirs
                 numbered.append((student, layer, method))
     content = {name: value for name, value in parts.items() if name not in tensors and name != "maps"}
+    content["settings"] = asdict(parts["settings"])
     content["layers_with_maps"] = {student: list(layers) for student, layers in parts["maps"].items()}
     content["numbered_maps"] = numbered
     metadata = {"format": _FORMAT, "comparison": json.dumps(content)}
@@ -42,11 +45,17 @@ def write_comparison(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> 
 
 
 def read_comparison(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The fields that :func:`write_comparison` wrote.
+    """Read what :func:`write_comparison` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The fields of the comparison.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not a saved comparison.
+        ValueError: The file is not a saved comparison, or a later version wrote it.
     """
     name = repr(os.fspath(path))
     if not os.path.exists(path):
@@ -66,5 +75,11 @@ def read_comparison(path: str | os.PathLike[str]) -> dict[str, Any]:
     maps: Maps = {s: {layer: {} for layer in kept} for s, kept in content.pop("layers_with_maps").items()}
     for i, (student, layer, method) in enumerate(content.pop("numbered_maps")):
         maps[student][layer][method] = (tensors[f"maps.{i}.0"], tensors[f"maps.{i}.1"])
+    try:
+        content["settings"] = Settings.from_json(content["settings"])
+    except TypeError as error:
+        raise ValueError(
+            f"{name} was saved by another version of captum-kd, whose settings cannot be read: {error}."
+        ) from error
     content["sides"] = {method: tuple(words) for method, words in content["sides"].items()}
     return {**content, "images": tensors["images"], "labels": tensors["labels"], "maps": maps}

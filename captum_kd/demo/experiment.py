@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from captum_kd.attr.methods import METHODS, TwoMaps, maps_in_batches, upsample
 from captum_kd.attr.pair import Pair
-from captum_kd.comparison.features import Batch, stream
-from captum_kd.comparison.scores import BASE, KEPT_BY, RANDOMLY_KEPT_BY, KeptFeatures, score_rows
+from captum_kd.comparison.batches import Batch
+from captum_kd.comparison.features import BASE, stream
+from captum_kd.comparison.kept import KEPT_BY, RANDOMLY_KEPT_BY, KeptFeatures
+from captum_kd.comparison.scores import score_rows
+from captum_kd.comparison.settings import Settings
 from captum_kd.datasets.demo_pair import DemoModels, load_demo_images, load_demo_models
 from captum_kd.datasets.planted_cue import PlantedCues, normalise
 from captum_kd.labels import embedding_rows
@@ -159,7 +162,8 @@ def score(pair: Pair, images: Tensor, word: str, classes: Tensor) -> list[ScoreR
     models = {"student": pair.student, BASE: pair.base}
     batches = (Batch(*parts) for parts in zip(images.split(64), classes.split(64), strict=True))
     found = stream(models, batches, pool=1, shown=0, check=lambda target: None)
-    rows = score_rows(found, ("student",), list(LAYERS), embedding_rows(None, classes), seed=0)
+    settings = Settings(students=("student",), layers=LAYERS)
+    rows = score_rows(found, embedding_rows(None, classes), settings)
     fields = Score._fields
     return [
         ScoreRow(row["quantity"].replace("RS", f"RS({word})"), row["layer"], Score(*(row[f] for f in fields)))

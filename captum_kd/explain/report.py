@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from captum_kd.atomic import write_whole
+from captum_kd.comparison.batches import SMALLEST_REFERENCE, SMALLEST_SCORED
 from captum_kd.comparison.compare import compare
-from captum_kd.comparison.features import SMALLEST_REFERENCE, SMALLEST_SCORED
 from captum_kd.comparison.result import Comparison
 from captum_kd.explain.subject import Subject
 from captum_kd.models.activations import ReshapeTransform, layer_activations
@@ -88,15 +88,15 @@ def compare_subject(
         cache=cache,
         **options,
     )
-    settings = {
-        **comparison.settings,
-        "reference_source": "drawn at random from the same images, not scored",
-        "class_names": list(subject.images.class_names),
-        "image_names": subject.images.names[first : first + len(comparison.images)],
-        "data": subject.images.name,
-        "skipped": subject.images.skipped,
-        "notes": [*subject.notes, *([] if reshape_transform is None else [OF_TOKENS])],
-    }
+    settings = dataclasses.replace(
+        comparison.settings,
+        reference_source="drawn at random from the same images, not scored",
+        class_names=tuple(subject.images.class_names),
+        image_names=tuple(subject.images.names[first : first + len(comparison.images)]),
+        data=subject.images.name,
+        skipped=tuple(subject.images.skipped),
+        notes=(*subject.notes, *(() if reshape_transform is None else (OF_TOKENS,))),
+    )
     return dataclasses.replace(comparison, settings=settings)
 
 

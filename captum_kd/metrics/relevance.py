@@ -82,7 +82,7 @@ def relevance_score(
 
     Never score maps on the labels that made them: maps by the relevance objective know those labels, and
     score high even for permuted ones, also where their ``reference`` is disjoint from ``inputs``. Take maps
-    that see neither labels nor predictions: :meth:`UniCAM.recommended` with ``class_evidence=False``.
+    that see neither labels nor predictions: :class:`~captum_kd.DeepUniCAM` with ``class_evidence=False``.
 
     Args:
         forward_func: The model whose features are scored.

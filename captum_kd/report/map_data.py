@@ -1,40 +1,44 @@
-"""Images and maps as the page carries them: pictures, and small grids that the browser draws."""
+"""Images and maps as the page holds them: pictures, and small grids that the browser draws."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
 import torch
 from matplotlib.image import imsave
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_kd.visualization import POSITIVE_COLOURS, SIGNED_COLOURS, displayable
 
-_MOST_PNG_PIXELS = 128 * 128  # a larger picture is much smaller as JPEG, and nobody sees the difference
+# For each student, layer and method two maps (n, 1, h, w).
+PairsOfMaps: TypeAlias = Mapping[str, Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]]
+
+_MOST_PNG_PIXELS = 128 * 128  # beyond this JPEG is much smaller, and nobody sees the difference
 
 
 def viewer_data(
     images: Tensor,
     captions: Sequence[tuple[str, str]],
-    maps: Mapping[str, Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]],
+    maps: PairsOfMaps,
     sides: Mapping[str, tuple[str, str]],
 ) -> dict[str, Any]:
-    """What the page's viewer draws, as JSON can hold it.
+    """Collect what the page's viewer draws, as JSON can hold it.
 
     Args:
-        images: As the models took them, ``(n, c, h, w)``.
-        captions: Of each image its class and its file name, which may be empty.
-        maps: Per student, layer and method the two maps ``(n, 1, h, w)`` at the layer's resolution.
+        images: The images as the models took them, ``(n, c, h, w)``.
+        captions: The class and the file name of each image; the file name may be empty.
+        maps: For each student, layer and method two maps ``(n, 1, h, w)`` at the layer's resolution.
         sides: For each method what its two maps are.
 
     Returns:
-        ``images``, ``students`` and ``colours``. Everything is in lists, since a browser would reorder keys
-        that look like numbers.
+        The keys ``images``, ``students`` and ``colours``. Names are in lists, since a browser would reorder
+        keys that look like numbers.
 
     Example:
         >>> pair = torch.tensor([0.0, 0.5]).reshape(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)
@@ -69,7 +73,7 @@ def viewer_data(
 
 
 def picture_url(picture: Tensor) -> str:
-    """A picture ``(3, h, w)`` within [0, 1] as a data URL: small ones without loss."""
+    """Encode a picture ``(3, h, w)`` with values in [0, 1] as a data URL; small ones without loss."""
     pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     if picture[0].numel() <= _MOST_PNG_PIXELS:
@@ -81,16 +85,16 @@ def picture_url(picture: Tensor) -> str:
 
 
 def grid(values: Tensor, signed: bool) -> dict[str, Any]:
-    """A map as bytes, quantised against its own largest magnitude.
+    """Encode a map as bytes, quantised against its own largest magnitude.
 
     Args:
-        values: Of shape ``(h, w)``.
-        signed: Whether bytes 1 to 255 stand for -peak to peak, with zero at 128; otherwise bytes 0 to 255
+        values: The map, ``(h, w)``.
+        signed: Let bytes 1 to 255 stand for -peak to peak, with zero at 128; otherwise bytes 0 to 255
             stand for 0 to peak.
 
     Returns:
-        ``size``; ``peak``, the largest magnitude, None where a value is not finite; ``values``, the bytes in
-        base64, row by row, empty where the peak is zero or None.
+        The keys ``size``; ``peak``, the largest magnitude, None if a value is not finite; and ``values``, the
+        bytes in base64, row by row, empty if the peak is zero or None.
     """
     values = values.detach().double().cpu()
     finite = bool(values.isfinite().all())
@@ -110,10 +114,10 @@ def _method(name: str, sides: tuple[str, str], pair: tuple[Tensor, Tensor]) -> d
 
 
 def _colour_table(name: str) -> str:
-    """256 colours of matplotlib, as bytes: red, green, blue."""
+    """256 colours of Matplotlib as bytes: red, green, blue."""
     colours = matplotlib.colormaps[name](np.arange(256), bytes=True)
     return _base64(np.asarray(colours)[:, :3])
 
 
-def _base64(values: np.ndarray) -> str:
+def _base64(values: NDArray[np.uint8]) -> str:
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()

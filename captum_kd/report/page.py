@@ -17,15 +17,15 @@ def render_page(template: str, **values: Any) -> str:
     """Fill a template of the package.
 
     Args:
-        template: File name in ``captum_kd/report/templates``.
-        **values: What the template names. Text is escaped; a :class:`Table` becomes an HTML table, a
-            figure becomes an embedded PNG.
+        template: The name of a file in ``captum_kd/report/templates``.
+        **values: The values that the template names. Text is escaped, a :class:`Table` becomes an HTML table,
+            and a figure becomes an embedded PNG.
 
     Returns:
         The page.
 
     Raises:
-        jinja2.UndefinedError: The template names something that was not given.
+        jinja2.UndefinedError: The template names a value that was not given.
     """
     environment = Environment(
         loader=PackageLoader("captum_kd.report"), autoescape=True, undefined=StrictUndefined
@@ -35,7 +35,15 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
-    """A figure as PNG."""
+    """Encode a figure as PNG.
+
+    Args:
+        figure: The figure.
+        dpi: Pixels per inch.
+
+    Returns:
+        The bytes of the file.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

@@ -1,24 +1,24 @@
-"""Scores with intervals and nulls as panels, laid out in percent so that a page draws them at any width."""
+"""Scores with intervals and nulls as panels, laid out in percent so that pages draw them at any width."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from matplotlib.ticker import MaxNLocator
 
 from captum_kd.metrics import Score
 
-Scores = Mapping[tuple[str, str], Score]
+Scores: TypeAlias = Mapping[tuple[str, str], Score]
 PANELS = (
-    ("FSS", "How similar the two models' features are", ("FSS",)),
+    ("FSS", "How similar the features of the two models are", ("FSS",)),
     ("RS of all features", "How far features follow the labels", ("RS student", "RS base")),
     ("RS of unique features", "What one model has beyond the other", ("RS distilled", "RS residual")),
 )
 
 
 class Mark(NamedTuple):
-    """A score on the track of a panel: its text, and positions in percent of the track's width."""
+    """A score on the track of a panel: its text, and its positions in percent of the track's width."""
 
     text: str
     at: float
@@ -38,11 +38,11 @@ class Panel(NamedTuple):
 
 
 def score_panels(scores: Mapping[str, Scores], layers: Sequence[str]) -> dict[str, list[Panel]]:
-    """Panels of FSS and RS for each student; all RS share one axis, so that they can be compared.
+    """Lay out panels of FSS and RS for each student; all RS share one axis, so that they can be compared.
 
     Args:
-        scores: Per student the score of each ``(quantity, layer)``; those of :data:`PANELS` must be there.
-        layers: Names, first to last.
+        scores: For each student the score of each ``(quantity, layer)``, including those of :data:`PANELS`.
+        layers: The names of the layers, first to last.
 
     Returns:
         The panels of each student.
@@ -73,7 +73,7 @@ def score_panels(scores: Mapping[str, Scores], layers: Sequence[str]) -> dict[st
 
 
 def _axis(scores: Iterable[Scores]) -> tuple[float, float]:
-    """Round limits that hold every RS with its interval and null, and zero."""
+    """Round limits that contain zero and every RS with its interval and null."""
     shown = [name for _, _, names in PANELS for name in names if name != "FSS"]
     every = [s for own in scores for (name, _), s in own.items() if name in shown]
     least = min(0.0, *(min(s.low, s.value, s.null_high) for s in every))

@@ -10,14 +10,21 @@ from captum_kd.metrics import Score
 
 
 class Cell(NamedTuple):
-    """A value and, in small print below it, how sure it is."""
+    """A value and a note on its uncertainty, which is printed small below it."""
 
     value: str
     note: str = ""
 
 
 class Table(NamedTuple):
-    """A caption, column heads and rows; the first head and the first cell of a row name things."""
+    """A table of results.
+
+    Attributes:
+        caption: The text above the table.
+        heads: The column heads; the first one is that of the rows' names.
+        rows: The name and the cells of each row.
+        best: The name of the row to highlight, if any.
+    """
 
     caption: str
     heads: Sequence[str]
@@ -60,7 +67,7 @@ class Table(NamedTuple):
 
 
 def score_cell(score: Score) -> Cell:
-    """A score with its interval and null in small print."""
+    """Format a score, with its interval and null in small print."""
     # Adding zero turns "-0.000" into "0.000".
     value, null = (round(x, 3) + 0.0 for x in (score.value, score.null))
     low, high = (round(x, 2) + 0.0 for x in (score.low, score.high))

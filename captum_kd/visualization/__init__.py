@@ -1,14 +1,14 @@
 """Figures. Each function returns ``(figure, axes)`` and neither shows nor saves anything.
 
-Scales are shared across models, so that strengths can be compared; colours survive print in grey and colour
-blindness.
+Scales are shared across models, so that strengths can be compared. Colours can be told apart in grey print
+and with colour blindness.
 
 ====================  =============================================================  ===================
 ``plot_curves``       learning curves over folds                                     the paper's Fig. 2
 ``plot_models``       one method's maps of several models at one layer               Fig. 3
 ``scores_figure``     FSS and RS per layer, with intervals and nulls                 Fig. 4
 ``plot_layers``       two sides, for instance distilled and residual, of each layer  Fig. 5, 7, 8, A.1
-``plot_kept``         what of an image the two sides keep                            Fig. 1, C.1
+``plot_kept``         what the two sides keep of an image                            Fig. 1, C.1
 ``maps_figure``       several methods beside each other at one layer
 ``plot_maps``         any maps beside their images
 ``plot_intervals``    any values with intervals

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -18,14 +18,14 @@ def plot_curves(
     *,
     ylabel: str,
     title: str | None = None,
-) -> tuple[Figure, Any]:
-    """Learning curves: the mean over folds, and a band of one standard deviation on either side.
+) -> tuple[Figure, Axes]:
+    """Draw learning curves: the mean over folds, with a band of one standard deviation on either side.
 
     Args:
-        curves: Series name to one curve per fold, a value per epoch. Folds of a series are cut to the
+        curves: For each series one curve per fold, a value per epoch. The folds of a series are cut to the
             shortest.
-        ylabel: Name of the quantity.
-        title: Above the axes.
+        ylabel: The name of the quantity.
+        title: The title of the axes.
 
     Returns:
         The figure and its axes.

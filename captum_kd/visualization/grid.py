@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from captum.attr import LayerAttribution
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_kd.visualization.style import POSITIVE_COLOURS, SIGNED_COLOURS
 
-PANEL_WIDTH = 1.35  # inches
+# Axes in rows and columns.
+AxesGrid: TypeAlias = NDArray[np.object_]
+
+PANEL_WIDTH = 1.35  # inches, as are those that follow
 KEY_HEIGHT = 0.7
 KEY_WIDTH = 2.0
-TEXT_SIZE = 8
+TEXT_SIZE = 8  # points
 
 
 class Scale(NamedTuple):
-    """Of a panel's colours: from zero to ``limit``, or from ``-limit`` where there are negative values."""
+    """The values that a panel's colours span: zero to ``limit``, or ``-limit`` to ``limit`` if signed."""
 
     limit: float
     signed: bool = False
@@ -32,16 +37,16 @@ class Scale(NamedTuple):
 
 def new_grid(
     rows: int, columns: int, size: Sequence[int], *, span: int = 1, keys: int = 0, title: str | None = None
-) -> tuple[Figure, Any, list[Any]]:
-    """Empty panels beside a first column of pictures.
+) -> tuple[Figure, AxesGrid, list[Axes]]:
+    """Make empty panels beside a first column of pictures.
 
     Args:
-        rows: Number of rows of panels.
-        columns: Number of columns of panels, without the first.
-        size: Height and width of the images in pixels, which the panels have the shape of.
-        span: Number of rows that a picture of the first column spans.
-        keys: Number of colour bars below.
-        title: Above the figure.
+        rows: The number of rows of panels.
+        columns: The number of columns of panels, without the first.
+        size: The height and width of the images in pixels, which give the panels their shape.
+        span: The number of rows that a picture of the first column spans.
+        keys: The number of colour bars below.
+        title: The title of the figure.
 
     Returns:
         The figure; its axes, an array ``(rows, 1 + columns)``, with the axes of a picture in each row that
@@ -71,8 +76,8 @@ def new_grid(
     return figure, axes, bars
 
 
-def _bars(host: Any, width: float, keys: int) -> list[Any]:
-    """Axes for colour bars side by side in a row of their own, whose text the layout does not see."""
+def _bars(host: Axes, width: float, keys: int) -> list[Axes]:
+    """Axes for colour bars side by side in one row; the layout ignores their text."""
     host.set_axis_off()
     slot, bars = min(KEY_WIDTH + 0.9, width / keys), []
     for i in range(keys):
@@ -83,30 +88,31 @@ def _bars(host: Any, width: float, keys: int) -> list[Any]:
     return bars
 
 
-def name_row(panel: Any, name: str, size: Sequence[int]) -> None:
-    """A name on the left of a panel: upright where images of this height and width are low."""
+def name_row(panel: Axes, name: str, size: Sequence[int]) -> None:
+    """Write a name to the left of a panel: horizontally if images of this height and width are low."""
     low = size[0] < 0.6 * size[1]
-    upright = {"rotation": 0, "ha": "right", "va": "center"} if low else {}
-    panel.set_ylabel(name, fontsize=TEXT_SIZE, **upright)
+    horizontal: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center"} if low else {}
+    panel.set_ylabel(name, fontsize=TEXT_SIZE, **horizontal)
 
 
 def fill(text: str, width: float) -> str:
-    """Small text in lines of at most this many inches."""
+    """Break small text into lines of at most this many inches."""
     return textwrap.fill(text, int(width / 0.066))
 
 
-def draw_picture(panel: Any, picture: Tensor) -> None:
-    """A picture ``(3, h, w)`` with values in [0, 1]."""
+def draw_picture(panel: Axes, picture: Tensor) -> None:
+    """Draw a picture ``(3, h, w)`` with values in [0, 1]."""
     panel.imshow(picture.permute(1, 2, 0).numpy())
 
 
 def draw_map(
-    panel: Any, values: Tensor, scale: Scale, *, grey: Tensor | None = None, opacity: float | None = None
+    panel: Axes, values: Tensor, scale: Scale, *, grey: Tensor | None = None, opacity: float | None = None
 ) -> None:
-    """A map ``(h, w)``, alone or over a grey picture; there a line encloses what is above half the scale.
+    """Draw a map ``(h, w)``, alone or over a grey picture.
 
-    The line keeps its meaning where print in grey mixes the map's brightness with the picture's, and where
-    both ends of the signed colours are dark: it is dashed around what is below minus half the scale.
+    Over a picture, and in signed colours, a line encloses what is above half the scale, and a dashed line
+    what is below minus half of it. The lines are needed because grey print mixes the brightness of the map
+    with that of the picture, and because both ends of the signed colours are dark.
     """
     limit = max(scale.limit, 1e-30)
     if grey is not None:
@@ -124,9 +130,9 @@ def draw_map(
     enclose(panel, values, -limit / 2, style="--")
 
 
-def enclose(panel: Any, values: Tensor, level: float, *, style: str = "-", width: float = 0.9) -> None:
-    """A line along ``level`` that shows on any ground: white, with a black edge."""
-    # Matplotlib warns of a level that no value crosses.
+def enclose(panel: Axes, values: Tensor, level: float, *, style: str = "-", width: float = 0.9) -> None:
+    """Draw a line along ``level`` that is visible on any background: white, with a black edge."""
+    # Matplotlib warns about a level that no value crosses.
     if float(values.min()) < level < float(values.max()):
         lines = panel.contour(
             values.numpy(), levels=[level], colors="white", linewidths=width, linestyles=style
@@ -134,8 +140,8 @@ def enclose(panel: Any, values: Tensor, level: float, *, style: str = "-", width
         lines.set_path_effects([withStroke(linewidth=width + 1, foreground="black")])
 
 
-def draw_key(bar: Any, highest: str, *, signed: bool, lines: bool) -> None:
-    """A colour bar that says what bright means; maps have no unit, so its ends are words."""
+def draw_key(bar: Axes, highest: str, *, signed: bool, lines: bool) -> None:
+    """Draw a colour bar that says what bright means; maps have no unit, so its ends are words."""
     low, colours = (-1, SIGNED_COLOURS) if signed else (0, POSITIVE_COLOURS)
     bar.figure.colorbar(ScalarMappable(Normalize(low, 1), colours), cax=bar, orientation="horizontal")
     bar.set_xticks([-1, 0, 1] if signed else [0, 1], ["−highest", "0", "highest"][0 if signed else 1 :])
@@ -146,10 +152,18 @@ def draw_key(bar: Any, highest: str, *, signed: bool, lines: bool) -> None:
 
 
 def at_image_size(maps: Tensor, images: Tensor, name: str) -> Tensor:
-    """Maps of a layer, ``(n, 1, h', w')`` or ``(n, h', w')``, in the size of the images: ``(n, h, w)``.
+    """Resize the maps of a layer to the images.
+
+    Args:
+        maps: Shape ``(n, 1, h', w')`` or ``(n, h', w')``.
+        images: Shape ``(n, c, h, w)``.
+        name: What messages call the maps.
+
+    Returns:
+        The maps, float32, of shape ``(n, h, w)``.
 
     Raises:
-        ValueError: Maps of another shape, of another number than the images, or not finite.
+        ValueError: The maps have another shape, differ in number from the images, or are not finite.
     """
     maps = maps.unsqueeze(1) if maps.dim() == 3 else maps
     if maps.dim() != 4 or maps.shape[1] != 1 or len(maps) != len(images):
@@ -157,7 +171,7 @@ def at_image_size(maps: Tensor, images: Tensor, name: str) -> Tensor:
             f"Maps {name!r} must have the shape ({len(images)}, 1, h, w) for {len(images)} images, got "
             f"{tuple(maps.shape)}; sum attributions of several channels first."
         )
-    # In double precision, or rounding would rank the pixels of a constant map.
+    # In double precision, since rounding would rank the pixels of a constant map.
     maps = maps.detach().cpu().double()
     if not maps.isfinite().all():
         raise ValueError(f"Maps {name!r} must be finite, but some values are NaN or infinite.")
@@ -176,5 +190,5 @@ def is_signed(*maps: Tensor) -> bool:
 
 
 def joint_peaks(maps: Sequence[Tensor]) -> Tensor:
-    """The largest absolute value of several maps of each image."""
+    """The largest absolute value in several maps of each image: shape ``(n,)``."""
     return torch.stack([peaks(m) for m in maps]).amax(dim=0)

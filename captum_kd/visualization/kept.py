@@ -1,16 +1,16 @@
-"""What of an image distilled and residual maps keep (the paper's Figures 1 and C.1)."""
+"""What distilled and residual maps keep of an image (the paper's Figures 1 and C.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_kd.functional import keep_mask, road
-from captum_kd.visualization.grid import TEXT_SIZE, draw_picture, enclose, fill
+from captum_kd.visualization.grid import TEXT_SIZE, AxesGrid, draw_picture, enclose, fill
 from captum_kd.visualization.layers import LayerPairs, Place, draw_layers, resized_maps
 from captum_kd.visualization.style import displayable
 
@@ -24,29 +24,30 @@ def plot_kept(
     seed: int = 0,
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
-) -> tuple[Figure, Any]:
-    """Images reduced to the pixels that maps rank highest, the others imputed, as a model is fed them.
+) -> tuple[Figure, AxesGrid]:
+    """Draw images reduced to the pixels that maps rank highest, the others imputed, as a model is fed them.
 
-    The perturbation is :func:`captum_kd.functional.road`; a line encloses what is kept. Where a map does not
-    rank enough pixels, as where it is zero all over, the rest is drawn at random, and the panel says how
-    much. From scattered pixels imputation restores much of an image, so such a panel says little of the map.
+    The perturbation is :func:`captum_kd.functional.road`; a line encloses what is kept. If a map does not
+    rank enough pixels, for instance because it is zero everywhere, the rest is drawn at random, and the panel
+    says how much. Imputation restores much of an image from scattered pixels, so such a panel says little
+    about the map.
 
     Args:
         images: As the models take them, floating point ``(n, c, h, w)``; shown as
             :func:`~captum_kd.visualization.displayable` says.
-        maps: Name of a student, then of a layer, to its two maps, as :func:`plot_layers` takes them.
+        maps: For each student and layer two maps, as :func:`plot_layers` takes them.
         share: The share of pixels that is kept.
         sides: What the two maps are.
-        seed: Of the noise on imputed pixels.
-        row_titles: One per image.
-        title: Above the figure, for instance the method.
+        seed: The seed of the noise on imputed pixels.
+        row_titles: A title for each image.
+        title: The title of the figure, for instance the method.
 
     Returns:
-        The figure and its axes, as of :func:`plot_layers`.
+        The figure and its axes, as :func:`plot_layers` returns them.
 
     Raises:
         TypeError: ``images`` are not floating point.
-        ValueError: As :func:`plot_layers`; or ``share`` is not from 0 to 1.
+        ValueError: As for :func:`plot_layers`; or ``share`` is not from 0 to 1.
 
     Example:
         >>> pair = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
@@ -65,7 +66,7 @@ def plot_kept(
         random[place] = _random_share(values, share)
         masks[place] = keep_mask(values, share)
 
-    def draw(panel: Any, place: Place, i: int) -> None:
+    def draw(panel: Axes, place: Place, i: int) -> None:
         draw_picture(panel, kept[place][i])
         enclose(panel, masks[place][i].float(), 0.5, width=0.6)
         if random[place][i] >= 0.005:
@@ -80,7 +81,7 @@ def plot_kept(
 
 
 def _random_share(maps: Tensor, share: float) -> Tensor:
-    """Of the kept pixels of each map those that were drawn at random among equal ones: shape ``(n,)``."""
+    """The share of each map's kept pixels that were drawn at random among equal ones: shape ``(n,)``."""
     keep = keep_mask(maps, share).flatten(1)
     values = maps.flatten(1)
     lowest = values.masked_fill(~keep, float("inf")).amin(dim=1, keepdim=True)

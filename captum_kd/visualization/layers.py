@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_kd.visualization.grid import (
     TEXT_SIZE,
+    AxesGrid,
     Scale,
     at_image_size,
     draw_key,
@@ -24,10 +26,10 @@ from captum_kd.visualization.grid import (
 from captum_kd.visualization.maps import checked_titles
 from captum_kd.visualization.style import displayable
 
-# Student, then layer, to two maps (n, 1, h', w') at the layer's resolution: distilled and residual.
-LayerPairs = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
-# Student, layer and side (0 or 1) of a panel.
-Place = tuple[str, str, int]
+# For each student and layer two maps (n, 1, h', w') at the layer's resolution: distilled and residual.
+LayerPairs: TypeAlias = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
+# The student, layer and side (0 or 1) of a panel.
+Place: TypeAlias = tuple[str, str, int]
 
 
 def plot_layers(
@@ -38,26 +40,28 @@ def plot_layers(
     shared_scale: bool = True,
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
-) -> tuple[Figure, Any]:
-    """Both sides of a method at each layer, as in the paper's Figure 5: a row per side, a column per layer.
+) -> tuple[Figure, AxesGrid]:
+    """Draw both sides of a method at each layer, as in the paper's Figure 5.
+
+    There is a row for each side and a column for each layer.
 
     Args:
         images: Shape ``(n, c, h, w)``, shown as :func:`~captum_kd.visualization.displayable` says.
-        maps: Name of a student, then of a layer, to its two maps, ``(n, 1, h', w')`` at the layer's
-            resolution, which are resized here. All students have the same layers.
+        maps: For each student and layer two maps, ``(n, 1, h', w')`` at the layer's resolution, which are
+            resized here. All students have the same layers.
         sides: What the two maps are.
-        shared_scale: One scale for the maps of an image at a layer, of both sides and all students. False:
-            each panel has its own, which shows where a weak map is highest and hides that it is weak.
-        row_titles: One per image.
-        title: Above the figure, for instance the method.
+        shared_scale: Use one scale for the maps of an image at a layer, of both sides and all students.
+            False: each panel has its own, which shows where a weak map is highest and hides that it is weak.
+        row_titles: A title for each image.
+        title: The title of the figure, for instance the method.
 
     Returns:
         The figure and its axes, an array ``(n * 2 * students, 1 + layers)``: for each image the first
         student's two rows, then the next one's. An image spans these rows, and its axes are in each.
 
     Raises:
-        ValueError: No images or maps, students of different layers, maps that do not fit the images or are
-            not finite, or another number of row titles than images.
+        ValueError: There are no images or maps, students differ in their layers, maps do not fit the images
+            or are not finite, or the number of row titles is not that of the images.
 
     Example:
         >>> import torch
@@ -75,7 +79,7 @@ def plot_layers(
         for place, values in drawn.items()
     }
 
-    def draw(panel: Any, place: Place, i: int) -> None:
+    def draw(panel: Axes, place: Place, i: int) -> None:
         draw_map(panel, drawn[place][i], Scale(float(limits[place][i]), signed))
 
     figure, axes, bars = draw_layers(images, maps, sides, draw, row_titles, title, keys=1)
@@ -89,13 +93,13 @@ def draw_layers(
     images: Tensor,
     maps: LayerPairs,
     sides: tuple[str, str],
-    draw: Callable[[Any, Place, int], None],
+    draw: Callable[[Axes, Place, int], None],
     row_titles: Sequence[str] | None,
     title: str | None,
     *,
     keys: int,
-) -> tuple[Figure, Any, list[Any]]:
-    """The grid of :func:`plot_layers`, whose panels ``draw(axes, place, number of the image)`` fills."""
+) -> tuple[Figure, AxesGrid, list[Axes]]:
+    """Draw the grid of :func:`plot_layers`; ``draw(axes, place, number of the image)`` fills a panel."""
     pictures, titles = displayable(images), checked_titles(row_titles, images)
     layers = list(next(iter(maps.values())))
     rows = [(student, side) for student in maps for side in (0, 1)]
@@ -117,7 +121,7 @@ def draw_layers(
 
 
 def resized_maps(images: Tensor, maps: LayerPairs, sides: tuple[str, str]) -> dict[Place, Tensor]:
-    """Every map in the size of the images.
+    """Resize every map to the images.
 
     Raises:
         ValueError: See :func:`plot_layers`.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
 from captum_kd.visualization.grid import (
     TEXT_SIZE,
+    AxesGrid,
     Scale,
     at_image_size,
     draw_key,
@@ -25,11 +27,18 @@ from captum_kd.visualization.grid import (
 )
 from captum_kd.visualization.style import displayable, luminance
 
-TITLE_LENGTH = 17  # characters of a line that are no wider than a panel
+TITLE_LENGTH = 17  # characters that fit the width of a panel
 
 
 class Outline(NamedTuple):
-    """A region drawn on every panel of a row: its masks ``(n, h, w)``, and how."""
+    """A region that is drawn on every panel of a row.
+
+    Attributes:
+        masks: True within the region, ``(n, h, w)``.
+        label: What the legend calls it.
+        colour: The colour of the line, as Matplotlib takes it.
+        style: The style of the line.
+    """
 
     masks: Tensor
     label: str
@@ -47,28 +56,28 @@ def plot_maps(
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
     key: str | None = None,
-) -> tuple[Figure, Any]:
-    """One row per image: the image, then each map beside it.
+) -> tuple[Figure, AxesGrid]:
+    """Draw a row for each image: the image, then each map beside it.
 
     Args:
         images: Shape ``(n, c, h, w)``, shown as :func:`~captum_kd.visualization.displayable` says.
-        maps: Column title to maps of shape ``(n, h, w)``. A column with negative values gets the diverging
+        maps: For each column title the maps, ``(n, h, w)``. A column with negative values gets diverging
             colours, centred on zero.
         shared: Groups of columns that share one colour scale within a row, so that their strengths can be
             compared; every other panel has its own. Scales start at zero.
         opacity: Draw each map over its image in grey, with this opacity from 0 to 1, and a line around what
-            is above half the scale. None: the map alone.
+            is above half the scale. None: draw the map alone.
         outlines: Regions to draw on every panel.
-        row_titles: One per image.
-        title: Above the figure.
-        key: What the colour bar says of its bright end. None: which panels the scale holds for.
+        row_titles: A title for each image.
+        title: The title of the figure.
+        key: What the colour bar says about its bright end. None: the panels that the scale holds for.
 
     Returns:
         The figure and its axes, an array ``(n, 1 + len(maps))``.
 
     Raises:
-        ValueError: No images or maps; maps of another number or size than the images, or not finite; an
-            opacity outside 0 to 1; another number of row titles than images.
+        ValueError: There are no images or maps; maps differ in number or size from the images, or are not
+            finite; the opacity is outside 0 to 1; or the number of row titles is not that of the images.
 
     Example:
         >>> import torch
@@ -121,25 +130,25 @@ def plot_models(
     outlines: Sequence[Outline] = (),
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
-) -> tuple[Figure, Any]:
-    """One method's maps of several models at one layer, as in the paper's Figure 3.
+) -> tuple[Figure, AxesGrid]:
+    """Draw one method's maps of several models at one layer, as in the paper's Figure 3.
 
     Args:
         images: Shape ``(n, c, h, w)``, shown as :func:`~captum_kd.visualization.displayable` says.
-        maps: Name of a model to its maps, ``(n, 1, h', w')`` at the layer's resolution, which are resized
-            here; in the order of the columns, for instance teacher, base, student.
-        shared_scale: One scale for all models within a row. False: each panel has its own, which shows
+        maps: For each model its maps, ``(n, 1, h', w')`` at the layer's resolution, which are resized here;
+            in the order of the columns, for instance teacher, base, student.
+        shared_scale: Use one scale for all models within a row. False: each panel has its own, which shows
             where a weak map is highest and hides that it is weak.
-        opacity: As in :func:`plot_maps`.
+        opacity: As for :func:`plot_maps`.
         outlines: Regions to draw on every panel.
-        row_titles: One per image.
-        title: Above the figure, for instance the method and the layer.
+        row_titles: A title for each image.
+        title: The title of the figure, for instance the method and the layer.
 
     Returns:
         The figure and its axes, an array ``(n, 1 + models)``.
 
     Raises:
-        ValueError: As :func:`plot_maps`.
+        ValueError: As for :func:`plot_maps`.
 
     Example:
         >>> import torch
@@ -167,21 +176,21 @@ def maps_figure(
     sides: Mapping[str, tuple[str, str]],
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
-) -> tuple[Figure, Any]:
-    """Images with the two maps of every method at one layer, which share a scale.
+) -> tuple[Figure, AxesGrid]:
+    """Draw images with the two maps of every method at one layer; the two share a scale.
 
     Args:
         images: Shape ``(n, c, h, w)``, shown as :func:`~captum_kd.visualization.displayable` says.
-        maps: Method to its two maps, ``(n, 1, h', w')``, which are resized here.
-        sides: Method to what its two maps are.
-        row_titles: One per image.
-        title: Above the figure.
+        maps: For each method its two maps, ``(n, 1, h', w')``, which are resized here.
+        sides: For each method what its two maps are.
+        row_titles: A title for each image.
+        title: The title of the figure.
 
     Returns:
         The figure and its axes, an array ``(n, 1 + 2 * methods)``.
 
     Raises:
-        ValueError: As :func:`plot_maps`.
+        ValueError: As for :func:`plot_maps`.
 
     Example:
         >>> import torch
@@ -201,10 +210,10 @@ def maps_figure(
 
 
 def checked_titles(row_titles: Sequence[str] | None, images: Tensor) -> Sequence[str]:
-    """A title for each image.
+    """A title for each image, empty if none are given.
 
     Raises:
-        ValueError: Another number of titles than images.
+        ValueError: The number of titles is not that of the images.
     """
     if row_titles is None:
         return [""] * len(images)
@@ -214,7 +223,7 @@ def checked_titles(row_titles: Sequence[str] | None, images: Tensor) -> Sequence
 
 
 def _scales(maps: Mapping[str, Tensor], shared: Sequence[Sequence[str]]) -> dict[str, tuple[Tensor, bool]]:
-    """The limits of each column in each row, and whether it has the diverging colours."""
+    """The limits of each column in each row, and whether it has diverging colours."""
     if not maps:
         raise ValueError("There are no maps to draw.")
     scales = {name: (peaks(values), is_signed(values)) for name, values in maps.items()}
@@ -230,11 +239,11 @@ def _key(maps: Mapping[str, Tensor], shared: Sequence[Sequence[str]]) -> str:
     return "in the row" if set(shared[0]) == set(maps) else "in the panel, or in the panels on one scale"
 
 
-def _draw_outlines(panel: Any, outlines: Sequence[Outline], row: int) -> None:
+def _draw_outlines(panel: Axes, outlines: Sequence[Outline], row: int) -> None:
     for outline in outlines:
         mask = outline.masks[row].cpu().numpy().astype(float)
         panel.contour(mask, levels=[0.5], colors=outline.colour, linestyles=outline.style, linewidths=0.9)
 
 
-def _line(outline: Outline) -> Any:
+def _line(outline: Outline) -> Line2D:
     return Line2D([], [], color=outline.colour, linestyle=outline.style, label=outline.label)

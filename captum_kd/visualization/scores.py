@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from captum_kd.metrics import Score
 from captum_kd.visualization.style import SERIES_COLOURS, series_style
 
-MOST_SERIES = len(SERIES_COLOURS)  # that a figure can tell apart
+MOST_SERIES = len(SERIES_COLOURS)  # the number of series that a figure can tell apart
 
 
 def plot_intervals(
@@ -22,15 +23,15 @@ def plot_intervals(
     ylabel: str,
     title: str | None = None,
     lines: Mapping[str, float] | None = None,
-) -> tuple[Figure, Any]:
-    """Points with intervals: one series per method, one group per layer.
+) -> tuple[Figure, Axes]:
+    """Draw points with intervals: one series per method, one group per layer.
 
     Args:
-        values: Series name to one ``(value, low, high)`` per group.
-        groups: Names on the horizontal axis.
-        ylabel: Name of the quantity.
-        title: Above the axes.
-        lines: Labelled horizontal lines, for instance a ceiling.
+        values: For each series one ``(value, low, high)`` per group.
+        groups: The names on the horizontal axis.
+        ylabel: The name of the quantity.
+        title: The title of the axes.
+        lines: The heights of horizontal lines by label, for instance of a ceiling.
 
     Returns:
         The figure and its axes.
@@ -74,20 +75,20 @@ def scores_figure(
     *,
     ylabel: str = "score",
     title: str | None = None,
-) -> tuple[Figure, Any]:
-    """Scores with their intervals; a dash marks the 95 % quantile of each null.
+) -> tuple[Figure, Axes]:
+    """Draw scores with their intervals; a dash marks the 95 % quantile of each null.
 
     Args:
-        series: Name of a series to its score at each layer; at most 8 series.
-        layers: Names on the horizontal axis.
-        ylabel: Name of the vertical axis.
-        title: Above the axes.
+        series: For each series its score at each layer; at most 8 series.
+        layers: The names on the horizontal axis.
+        ylabel: The name of the vertical axis.
+        title: The title of the axes.
 
     Returns:
         The figure and its axes.
 
     Raises:
-        ValueError: No series, or more than 8.
+        ValueError: There are no series, or more than 8.
 
     Example:
         >>> score = Score(0.5, 0.4, 0.6, 0.0, 0.1, 0.005, 99, "unbiased")
@@ -114,8 +115,8 @@ def scores_figure(
     return figure, axes
 
 
-def label_axes(axes: Any, ylabel: str, title: str | None) -> None:
-    """Names, a legend beside the axes, and no box around them."""
+def label_axes(axes: Axes, ylabel: str, title: str | None) -> None:
+    """Write names, draw a legend beside the axes, and leave out the box around them."""
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     draw_legend(axes, axes.get_legend_handles_labels()[0])
@@ -123,6 +124,6 @@ def label_axes(axes: Any, ylabel: str, title: str | None) -> None:
         axes.set_title(title, fontsize=10)
 
 
-def draw_legend(axes: Any, handles: list[Any]) -> None:
-    """A legend beside the axes."""
+def draw_legend(axes: Axes, handles: Sequence[Artist]) -> None:
+    """Draw a legend beside the axes."""
     axes.legend(handles=handles, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -5,25 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Lightness grows with the value, so the order of values survives print in grey and colour blindness.
+# Lightness grows with the value, so the order of values can be seen in grey print and with colour blindness.
 POSITIVE_COLOURS = "inferno"
-# Zero is white in the middle. Both ends are dark, so signed panels also get contours: negative ones dashed.
+# Zero is white in the middle. Both ends are dark, so signed panels also get contours, dashed where negative.
 SIGNED_COLOURS = "PuOr_r"
 
-# Okabe and Ito's colours, with grey for their yellow, which is faint on white: distinct under all common
-# kinds of colour blindness. In grey the markers tell.
+# Okabe and Ito's colours, which can be told apart under all common kinds of colour blindness, with grey in
+# place of their yellow, which is faint on white. In grey print the markers differ.
 SERIES_COLOURS = ("#999999", "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#000000")
 SERIES_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
-# Of red, green and blue in what the eye takes for brightness (ITU-R BT.601).
+# The weights of red, green and blue in perceived brightness (ITU-R BT.601).
 _LUMA = (0.299, 0.587, 0.114)
 
 
 def series_style(index: int) -> tuple[str, str]:
-    """Colour and marker of a series; after eight they begin again.
+    """The colour and marker of a series; they repeat after eight.
 
     Args:
-        index: Number of the series, from 0.
+        index: The number of the series, from 0.
 
     Returns:
         A colour and a marker as Matplotlib takes them.
@@ -36,22 +36,22 @@ def series_style(index: int) -> tuple[str, str]:
 
 
 def displayable(images: Tensor, *, like: Tensor | None = None) -> Tensor:
-    """Inputs of a model as pictures: three channels with values in [0, 1].
+    """Turn inputs of a model into pictures: three channels with values in [0, 1].
 
-    Images that all lie within [0, 1] are shown as they are. Others were normalised in a way that is not
-    known here, so each is stretched: its lowest value becomes 0, its highest 1. Integers are taken to be
-    8-bit. One channel becomes grey; of any other number than 1 and 3 the mean is shown.
+    If all values lie within [0, 1], the images are shown as they are. Otherwise they were normalised in an
+    unknown way, so each image is stretched: its lowest value becomes 0, its highest 1. Integers are taken as
+    8-bit. A single channel becomes grey; images with neither 1 nor 3 channels are shown by their mean.
 
     Args:
         images: Shape ``(n, c, h, w)``.
-        like: The images whose values decide, if others than ``images``, and of the same shape: the originals
+        like: The images that decide how to stretch, of the same shape; None: ``images``. Pass the originals
             of perturbed images, so that unchanged pixels keep their colour.
 
     Returns:
         float32, ``(n, 3, h, w)``, on the CPU.
 
     Raises:
-        ValueError: Not four-dimensional, empty, or with values that are not finite.
+        ValueError: The images are not four-dimensional, empty, or not finite.
 
     Example:
         >>> displayable(torch.tensor([0.2, 0.4]).reshape(1, 1, 1, 2))[0, 0]
@@ -69,7 +69,7 @@ def displayable(images: Tensor, *, like: Tensor | None = None) -> Tensor:
 
 
 def luminance(pictures: Tensor) -> Tensor:
-    """Grey pictures ``(n, h, w)`` of coloured ones ``(n, 3, h, w)``.
+    """Turn coloured pictures ``(n, 3, h, w)`` into grey ones ``(n, h, w)``.
 
     Example:
         >>> luminance(torch.ones(1, 3, 1, 1))
@@ -81,7 +81,7 @@ def luminance(pictures: Tensor) -> Tensor:
 def _float(images: Tensor) -> Tensor:
     if images.dim() != 4 or not images.numel():
         raise ValueError(
-            f"Images must have the shape (n, c, h, w), none of them 0; got {tuple(images.shape)}."
+            f"Images must have the shape (n, c, h, w), with no dimension 0; got {tuple(images.shape)}."
         )
     values = images.detach().cpu()
     values = values.float() if values.is_floating_point() else values.float() / 255

@@ -15,43 +15,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from captum_kd import DeepUniCAM, LabelEmbeddings, UniCAM
 from captum_kd.attr.methods import CentredUniCAM
 from captum_kd.comparison.compare import compare
-from captum_kd.comparison.result import Comparison
 from captum_kd.datasets.demo_pair import load_demo_images, load_demo_models
 from captum_kd.datasets.planted_cue import normalise
 from captum_kd.functional import distance_correlation, row_max, semipartial_distance_correlation
-from captum_kd.functional.perturbation import road
-from captum_kd.metrics import score_with_statistics
 from captum_kd.models.activations import layer_activations
 from captum_kd.models.small import small_resnet
+from tests.comparison.quick import LAYERS, QUICK, REFERENCE, batches, pooled, quick, statistics
 from tests.networks import Network, classes, images, pair
-
-LAYERS = ["first_relu", "second_relu"]
-QUICK: dict[str, Any] = {"permutations": 9, "progress": False}
-
-
-def batches(count: int, size: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(images(count, seed).split(size), classes(count).split(size), strict=True))
-
-
-WHOSE = {"distilled": "student", "residual": "base"}
-REFERENCE = (images(12, seed=1), classes(12))
-
-
-def quick(
-    student: Any, base: nn.Module, data: Any = None, layers: Any = LAYERS, **options: Any
-) -> Comparison:
-    options = {"reference": REFERENCE, "methods": (), **QUICK, **options}
-    return compare(student, base, layers, batches(24, 8) if data is None else data, **options)
-
-
-def pooled(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
-    activations = layer_activations(model, [model.get_submodule(layer)], inputs).activations[0]
-    return activations.flatten(2).mean(2) if activations.dim() > 2 else activations
-
-
-def statistics(*features: Tensor, **options: Any) -> Any:
-    generator = torch.Generator().manual_seed(3)
-    return score_with_statistics(*features, permutations=9, generator=generator, **options)
 
 
 def test_scores_are_those_of_the_features_captured_by_hand() -> None:
@@ -65,8 +35,8 @@ def test_scores_are_those_of_the_features_captured_by_hand() -> None:
 
     # A quarter is the reference.
     scored, rows = inputs[15:], nn.functional.one_hot(labels[15:]).float()
-    assert found.settings["samples"] == 45
-    assert found.settings["reference"] == 15
+    assert found.settings.samples == 45
+    assert found.settings.reference == 15
     s, b, t = ([pooled(m, name, scored) for name in names] for m in (student, base, teacher))
     for i, name in enumerate(names):
         expected = {
@@ -153,7 +123,7 @@ def test_only_features_and_the_shown_images_are_kept() -> None:
             del batch
             assert sum(ref() is not None for ref in alive) <= 2
 
-    assert quick(*pair(), data(), shown=2).settings["samples"] == 48
+    assert quick(*pair(), data(), shown=2).settings.samples == 48
 
 
 def test_maps_are_those_of_the_methods() -> None:
@@ -239,41 +209,6 @@ def test_several_students_are_each_compared_with_the_base_model() -> None:
                 assert torch.equal(a, b)
 
 
-def test_layers_by_module_of_other_names_and_without_positions() -> None:
-    student, base = pair()
-    renamed = nn.Sequential(base.first, base.first_relu, base.second, base.second_relu)
-    renamed.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), base.head)).eval()
-    chosen = [student.second_relu, "head"]
-    found = quick(student, renamed, layers=chosen, base_layers=["3", renamed[4]], methods=["Grad-CAM"])
-    assert found.layers == ("second_relu", "head")
-    assert list(found.maps["student"]) == ["second_relu"]
-    expected = statistics(
-        *(pooled(student, "head", images(24)), pooled(renamed, "4", images(24))), estimator="biased"
-    )
-    assert found.score("FSS", "head").value == pytest.approx(expected.value, abs=1e-6)
-
-
-def test_relevance_of_what_maps_keep() -> None:
-    student, base = pair()
-    found = quick(student, base, batches(24, 24), kept_share=0.2)
-    layers = [student.get_submodule(name) for name in LAYERS]
-    # Predictions are mostly the labels, so maps that are to be scored must not know them.
-    unicam = UniCAM.recommended(student, layers, base, reference=REFERENCE, class_evidence=False)
-    both = unicam.attribute_all(images(24), relu_attributions=False)
-    rows = nn.functional.one_hot(classes(24)).float()
-    generator = torch.Generator().manual_seed(0)
-    for model, side in ((student, "distilled"), (base, "residual")):
-        for i, layer in enumerate(LAYERS):
-            kept = road(images(24), getattr(both, side)[i], share=0.2, generator=generator)
-            expected = score_with_statistics(pooled(model, layer, kept), rows, permutations=1)
-            got = found.score(f"RS kept by {side} maps", layer)
-            assert got.value == pytest.approx(expected.value, abs=1e-5)
-            assert got.value != pytest.approx(found.score(f"RS {WHOSE[side]}", layer).value, abs=1e-4)
-            other = "student" if side == "distilled" else "base"
-            random = found.score(f"RS kept by random maps, {other}", layer)
-            assert (random.samples, random.value == got.value) == (24, False)
-
-
 def test_label_embeddings_and_pooling_reach_the_scores() -> None:
     student, base = pair()
     embeddings = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
@@ -286,7 +221,7 @@ def test_label_embeddings_and_pooling_reach_the_scores() -> None:
     ]
     expected = statistics(features[0], embeddings[classes(24)], given=features[1])
     assert found.score("RS distilled", "second_relu").value == pytest.approx(expected.value, abs=1e-6)
-    assert found.settings["class_names"] == list("abcd")
+    assert found.settings.class_names == tuple("abcd")
 
 
 def test_models_and_random_state_are_left_as_they_were() -> None:
@@ -309,109 +244,6 @@ def test_models_and_random_state_are_left_as_they_were() -> None:
         assert not module._forward_pre_hooks
         assert not module._backward_hooks
     assert all(p.grad is None for p in student.parameters())
-
-
-def test_the_reference_must_be_disjoint() -> None:
-    data = batches(24, 8)
-    for reference in (data, images(24)[:10], [(images(24)[:5], classes(5))], [images(24)[:9]]):
-        with pytest.raises(ValueError, match="disjoint from what is scored"):
-            quick(*pair(), data, reference=reference)
-    assert quick(*pair(), data, reference=images(9, seed=1)).settings["reference"] == 9
-
-
-def test_data_in_the_order_of_their_classes_are_noticed() -> None:
-    data = [(images(40), torch.arange(40) // 10)]
-    with pytest.warns(UserWarning, match="all of one class.*Shuffle"):
-        quick(*pair(), data, reference=None)
-
-
-def test_a_part_set_aside_is_64_or_a_quarter() -> None:
-    for count, reference in ((11, 3), (40, 10), (256, 64), (300, 64)):
-        found = quick(*pair(), batches(count, 13), layers="second_relu", reference=None, shown=0)
-        assert (found.settings["reference"], found.settings["samples"]) == (reference, count - reference)
-
-
-BAD_BATCH = r"must be a pair \(images, target\)"
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "message"),
-    [
-        ([], ValueError, "no images"),
-        (images(24), TypeError, "data must be a DataLoader"),
-        (7, TypeError, "data must be a DataLoader"),
-        ([images(24)], ValueError, BAD_BATCH + ".*got Tensor"),
-        ([(images(24),)], ValueError, BAD_BATCH + ".*a tuple of 1"),
-        ([{"images": images(24)}], ValueError, BAD_BATCH),
-        (TensorDataset(images(24), classes(24)), TypeError, "a Dataset into a DataLoader"),
-        ([(images(24)[0], 3)], ValueError, "A Dataset goes into a DataLoader"),
-        ([(images(24), classes(23))], ValueError, "one class index per image"),
-        ([(images(24), classes(24).float())], TypeError, "integer class indices"),
-        ([(images(24), classes(24) + 1)], ValueError, "target must be from 0 to 3, got values from 1 to 4"),
-        (
-            [(images(24), torch.zeros(24, dtype=torch.long))],
-            ValueError,
-            "All 24 scored images are of class 0",
-        ),
-        ([(images(7), classes(7))], ValueError, "at least 8 images, got 7"),
-        ([(images(8), classes(8)), (images(8)[..., 1:], classes(8))], ValueError, "images of one size"),
-        ([(images(24) * torch.nan, classes(24))], ValueError, "NaN"),
-    ],
-)
-def test_bad_data(data: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        quick(*pair(), data)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        (
-            {"layers": ["second_rely"]},
-            ValueError,
-            "layers.*no layer 'second_rely'. Did you mean.*second_relu",
-        ),
-        ({"layers": []}, ValueError, "at least one layer"),
-        ({"layers": ["second", "second"]}, ValueError, "none twice"),
-        ({"layers": [nn.ReLU()]}, ValueError, "is not in the student"),
-        ({"base_layers": ["second"]}, ValueError, "base_layers must pair up with layers: 1 for 2"),
-        ({"base_layers": ["first_relu", "third"]}, ValueError, "base_layers, base model.*no layer 'third'"),
-        ({"teacher_layers": LAYERS}, ValueError, "no teacher"),
-        ({"methods": ["Grad CAM"]}, ValueError, "'Grad CAM' is unknown. Valid names are 'Grad-CAM'"),
-        ({"methods": {"mine": 3}}, TypeError, "'mine' must be a valid name"),
-        ({"methods": {"mine": UniCAM}}, TypeError, "explains a pair. Name one of 'UniCAM, published"),
-        ({"methods": [LayerGradCam]}, TypeError, "pass a mapping"),
-        (
-            {"methods": {"mine": lambda *_: torch.zeros(3)}},
-            ValueError,
-            r"maps of shape \(8, c, h, w\), got \(3,\)",
-        ),
-        ({"label_embeddings": torch.eye(3)}, ValueError, "3 rows but target contains class 3"),
-        ({"shown": -1}, ValueError, "shown must be"),
-        ({"pool": 0}, ValueError, "pool must be"),
-        ({"confidence": 95}, ValueError, "confidence must be between"),
-        ({"kept_share": 20}, ValueError, "kept_share must be None or between"),
-        ({"reference": None, "data": [(images(10), classes(10))]}, ValueError, "10 images, but at least 11"),
-        ({"device": "meta"}, ValueError, r"student is on cpu.*model.to\('meta'\)"),
-    ],
-)
-def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        quick(*pair(), **options)
-
-
-@pytest.mark.parametrize(
-    ("student", "error", "message"),
-    [
-        ({}, ValueError, "empty mapping"),
-        ({"base": Network()}, ValueError, "other than 'base' and 'teacher'"),
-        ({"mine": torch.relu}, TypeError, "mine must be a module"),
-        (torch.relu, TypeError, "a module or a mapping"),
-    ],
-)
-def test_bad_students(student: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        quick(student, Network())
 
 
 def test_tokens_are_refused() -> None:

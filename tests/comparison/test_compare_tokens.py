@@ -61,7 +61,7 @@ def test_tokens_have_the_scores_and_maps_of_the_image_they_are() -> None:
         for mine, theirs in zip(as_tokens.maps["student"]["tokens"][method], maps, strict=True):
             assert mine.shape == (8, 1, SIDE, SIDE)
             torch.testing.assert_close(mine, theirs, msg=method)
-    assert as_tokens.settings["reshape_transform"] == "as_image"
+    assert as_tokens.settings.reshape_transform == "as_image"
 
 
 def test_what_maps_keep_is_scored() -> None:

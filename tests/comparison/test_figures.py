@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -99,16 +100,14 @@ def test_what_is_wrong_is_said(several: Comparison) -> None:
 
 
 def test_without_a_method_of_one_model_the_error_names_compare(several: Comparison) -> None:
-    values = {name: getattr(several, name) for name in several.__dataclass_fields__}
-    values["sides"] = {"UniCAM, uniqueness": ("distilled", "residual")}
+    pairs_only = replace(several, sides={"UniCAM, uniqueness": ("distilled", "residual")})
     with pytest.raises(ValueError, match=r"Pass one to compare, for instance compare\(methods=\['Grad-CAM'"):
-        Comparison(**values).plot_models("UniCAM, uniqueness")
+        pairs_only.plot_models("UniCAM, uniqueness")
 
 
 @pytest.mark.parametrize("figure", ["plot_models", "plot_layers", "plot_kept", "plot_maps"])
 def test_without_maps_there_is_no_figure(several: Comparison, figure: str) -> None:
-    values = {name: getattr(several, name) for name in several.__dataclass_fields__}
-    comparison = Comparison(**{**values, "images": torch.zeros(0, 3, 12, 12), "maps": {"one": {}, "two": {}}})
+    comparison = replace(several, images=torch.zeros(0, 3, 12, 12), maps={"one": {}, "two": {}})
     arguments = ("head", "one") if figure == "plot_maps" else ("Grad-CAM",)
     with pytest.raises(ValueError, match="no maps to plot"):
         getattr(comparison, figure)(*arguments)

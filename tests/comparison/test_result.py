@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from captum_kd.comparison.compare import compare
-from captum_kd.comparison.result import COLUMNS, MAIN_QUANTITIES, Comparison
+from captum_kd.comparison.result import Comparison
+from captum_kd.comparison.scores import COLUMNS, MAIN_QUANTITIES
+from captum_kd.comparison.settings import Settings
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.visualization import scores_figure
 from tests.networks import Network, classes, images, pair
@@ -55,7 +58,10 @@ def test_csv_parses_back(several: Comparison) -> None:
 
 def test_json_parses_back(single: Comparison) -> None:
     read = json.loads(single.to_json())
-    assert read == {"settings": single.settings, "accuracy": single.accuracy, "rows": single.rows}
+    assert (read["accuracy"], read["rows"]) == (single.accuracy, single.rows)
+    assert Settings.from_json(read["settings"]) == single.settings
+    assert list(read["settings"]) == list(asdict(single.settings))
+    assert (read["settings"]["layers"], read["settings"]["samples"]) == (list(LAYERS), 30)
 
 
 def test_markdown_parses_back(single: Comparison) -> None:
@@ -150,6 +156,16 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="not a comparison saved by"):
         Comparison.load(tmp_path / "weights.safetensors")
+
+
+def test_a_file_of_a_later_version_is_refused(
+    several: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pair.safetensors"
+    monkeypatch.setattr("captum_kd.comparison.file.asdict", lambda settings: {**asdict(settings), "new": 1})
+    several.save(path)
+    with pytest.raises(ValueError, match=r"pair.safetensors' was saved by another version.*'new'"):
+        Comparison.load(path)
 
 
 def test_the_page_needs_no_other_file_and_escapes_names(several: Comparison) -> None:

@@ -102,7 +102,7 @@ def test_scores_and_accuracy_are_those_of_the_images_normalised_as_in_training(
     # The same drawing as the command's, whose first 40 images are the reference.
     drawn = find_images(str(folder / "photos"), evaluation_crop(56, 56), limit=120).names[40:]
     indices = [int(Path(name).stem) for name in drawn]
-    assert comparison.settings["image_names"] == drawn[:2]
+    assert comparison.settings.image_names == tuple(drawn[:2])
     torch.testing.assert_close(comparison.images, planted.images[indices[:2]] / 255)
     inputs, labels = normalise(planted.images[indices]), planted.labels[indices]
     with torch.no_grad():
@@ -189,7 +189,7 @@ def test_a_torchvision_pair_of_several_students(folder: Path, tmp_path: Path) ->
     assert comparison.students == ("first", "other")
     assert comparison.layers == ("layer1", "layer2", "layer3", "layer4")
     note = "The models' outputs are taken to be in this order: Ankle boot, Bag, "
-    assert comparison.settings["notes"][0].startswith(note)
+    assert comparison.settings.notes[0].startswith(note)
     assert "Ankle boot, Bag, " in (tmp_path / "report" / "report.html").read_text("utf-8")
 
 
@@ -304,7 +304,7 @@ def test_tokens_of_a_transformer_are_laid_out(folder: Path, tmp_path: Path) -> N
     result = run(*arguments(folder, tmp_path / "report", **options, **architecture))
     assert result.exit_code == 0, result.output
     comparison = Comparison.load(tmp_path / "report" / "comparison.safetensors")
-    assert comparison.settings["reshape_transform"] == "tokens_to_image"
+    assert comparison.settings.reshape_transform == "tokens_to_image"
     assert "The layers give tokens" in (tmp_path / "report" / "report.html").read_text()
     assert list(comparison.maps["student"]) == ["blocks.0", "blocks.1"]
     for maps in comparison.maps["student"]["blocks.0"].values():

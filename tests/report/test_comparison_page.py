@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from matplotlib.image import imread
 
 from captum_kd.comparison.compare import compare
 from captum_kd.comparison.result import Comparison
+from captum_kd.comparison.settings import Settings
 from captum_kd.datasets.demo_pair import FASHION_MNIST_CLASSES, load_demo_images, load_demo_models
 from captum_kd.datasets.planted_cue import normalise
 from captum_kd.labels import LabelEmbeddings
@@ -55,14 +57,16 @@ def comparison() -> Comparison:
         permutations=9,
         progress=False,
     )
-    found.settings.update(
+    settings = replace(
+        found.settings,
         command="captum-kd explain '<b>x</b>'",
         data=HOSTILE,
-        image_names=[HOSTILE_FILE, "a_long_name_without_a_break_" * 9],
-        skipped=[{"file": HOSTILE_FILE, "reason": "<i>truncated</i>"}],
-        notes=["</title><script>alert(2)</script>"],
+        image_names=(HOSTILE_FILE, "a_long_name_without_a_break_" * 9),
+        skipped=({"file": HOSTILE_FILE, "reason": "<i>truncated</i>"},),
+        notes=("</title><script>alert(2)</script>",),
+        decisions={HOSTILE: "features of <i>layer4</i>"},
     )
-    return found
+    return replace(found, settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +124,15 @@ def test_no_name_becomes_markup_or_code(opened: Opened, file: Path) -> None:
     page = opened.page
     assert page.locator("script").count() == 2
     assert page.locator("[onerror]").count() == 0
-    assert page.title().endswith(f"distilled, {HOSTILE} beside the base model")
+    assert page.title().endswith(f"distilled, {HOSTILE} compared with the base model")
     assert page.locator(".images h3").first.inner_text() == HOSTILE
     assert page.locator(".about p").first.inner_text() == HOSTILE_FILE
     assert page.locator(".images figcaption", has_text=HOSTILE).count() == 2
     assert page.locator("#student option").all_inner_texts() == list(STUDENTS)
     assert page.locator(".command").inner_text() == "captum-kd explain '<b>x</b>'"
+    decided = page.locator(".facts div", has_text="features of")
+    assert decided.locator("dt").inner_text() == HOSTILE
+    assert decided.locator("dd").inner_text() == "features of <i>layer4</i>"
     page.get_by_text("1 file was left out").click()
     assert page.get_by_text("<i>truncated</i>").is_visible()
     # And a name that did would not run: the page's policy names the one script that may.
@@ -285,6 +292,34 @@ def test_without_a_browser_tests_are_skipped_but_not_in_ci(monkeypatch: pytest.M
         pass
 
 
+@pytest.mark.parametrize("size", [(4, 7), (4, 40), (20, 7), (20, 40)])
+def test_maps_that_differ_from_the_images_in_height_or_width_are_drawn_in_their_shape(
+    browser: Any, comparison: Comparison, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 2, 1, *size, generator=generator)
+    changed = replace(
+        comparison,
+        images=torch.rand(2, 3, 20, 40, generator=generator),
+        maps={"distilled": {"layer2": {"mine": (maps[0], maps[1])}}},
+        sides={"mine": ("distilled", "residual")},
+    )
+    file = tmp_path / "report.html"
+    file.write_text(changed.to_html(), "utf-8")
+    opened = Opened(browser, file)
+    drawn = iter(opened.pixels())
+    for i in range(2):
+        for side in (0, 1):
+            shown = next(drawn)
+            assert shown.shape == (96, 192, 3)
+            large = LayerAttribution.interpolate(maps[side], (96, 192), interpolate_mode="bilinear")
+            shares = (large[i, 0] / maps[:, i].max()).double().numpy()
+            expected = matplotlib.colormaps["inferno"](shares, bytes=True)[..., :3].astype(int)
+            assert np.abs(shown - expected).max() <= 6
+    opened.page.close()
+    assert opened.complaints == []
+
+
 def test_one_student_and_few_settings(browser: Any, comparison: Comparison, tmp_path: Path) -> None:
     values = {name: getattr(comparison, name) for name in comparison.__dataclass_fields__}
     rows = [row for row in comparison.rows if row["student"] == "distilled"]
@@ -292,7 +327,7 @@ def test_one_student_and_few_settings(browser: Any, comparison: Comparison, tmp_
     ours, theirs = (side.clone() for side in maps["distilled"]["layer2"]["uniqueness"])
     ours[0], theirs[1, 0, 0, 0] = 0, torch.nan
     maps["distilled"]["layer2"]["uniqueness"] = (ours, theirs)
-    settings = {"students": ["distilled"], "layers": list(LAYERS), "samples": 5}
+    settings = Settings(students=("distilled",), layers=LAYERS, samples=5)
     values.update(rows=rows, maps=maps, settings=settings, sides={"uniqueness": ("distilled", "residual")})
     file = tmp_path / "report.html"
     file.write_text(Comparison(**values).to_html(), "utf-8")
@@ -302,7 +337,7 @@ def test_one_student_and_few_settings(browser: Any, comparison: Comparison, tmp_
     assert opened.labels()[0].endswith("zero everywhere")
     assert opened.labels()[3].endswith("not finite, so not drawn")
     assert not opened.pixels()[0].std(axis=(0, 1)).any()
-    assert opened.page.get_by_text("By captum_kd.compare from Python.").is_visible()
+    assert opened.page.get_by_text("With captum_kd.compare, from Python.").is_visible()
     assert opened.page.get_by_text("left out").count() == 0
     assert opened.complaints == []
     opened.page.close()

@@ -41,6 +41,23 @@ def test_what_is_not_finite_has_no_peak(value: float) -> None:
     assert grid(torch.tensor([[0.5, value]]), False) == {"size": [1, 2], "peak": None, "values": ""}
 
 
+@pytest.mark.parametrize("size", [(4, 7), (4, 28), (28, 7), (28, 28)])
+def test_maps_and_images_keep_their_height_and_width(size: tuple[int, int]) -> None:
+    maps = torch.rand(2, 2, 1, *size, generator=torch.Generator().manual_seed(0))
+    layers = {"student": {"layer4": {"mine": (maps[0], maps[1])}}}
+    for height, width in ((28, 28), (20, 28), (28, 20)):
+        images = torch.rand(2, 3, height, width)
+        data = viewer_data(images, [("a", ""), ("b", "")], layers, {"mine": ("student", "base")})
+        assert [image["size"] for image in data["images"]] == [[height, width]] * 2
+        pairs = data["students"][0]["layers"][0]["methods"][0]["pairs"]
+        for i in range(2):
+            for side in (0, 1):
+                assert pairs[i][side]["size"] == list(size)
+                values = np.frombuffer(base64.b64decode(pairs[i][side]["values"]), np.uint8).reshape(size)
+                found = torch.from_numpy(values / 255 * pairs[i][side]["peak"])
+                assert found == pytest.approx(maps[side, i, 0], abs=1 / 500)
+
+
 def test_a_method_is_signed_where_either_map_is() -> None:
     pair = torch.ones(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
     for place, signed in ((None, False), (0, True), (1, True)):
