@@ -127,6 +127,9 @@ class ClassifierTraining(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, target = batch
+        # Decoded images have their channels last in memory, and a DataLoader need not change that. On some
+        # processors torch 2.15 then writes past a buffer (docs/troubleshooting.md: "free(): invalid").
+        images = images.contiguous()
         if self.guidance is None:
             logits = self.model(images)
             loss = F.cross_entropy(logits, target)
@@ -215,6 +218,7 @@ def train_classifier(
         One record an epoch.
     """
     first_seed = seed * _SEEDS_PER_RUN % (2**32 - _SEEDS_PER_RUN)  # NumPy takes no seed beyond 32 bits
+    model.to(memory_format=torch.contiguous_format)  # see training_step
     module = ClassifierTraining(model, num_classes, settings, guidance, first_seed)
     checkpoint = ModelCheckpoint(
         dirpath=folder,
