@@ -98,13 +98,14 @@ def distill(out: Path, root: Path, **options: Any) -> None:
     """Train a teacher, a base model and distilled students; the same command again resumes a stopped run."""
     hint = f"Models and epochs that were finished are intact in {out}; the same command goes on."
     with explained_errors(hint):
-        from captum_kd.distill.recipe import Recipe, distil
+        from captum_kd.distill.recipe import Recipe
+        from captum_kd.distill.stages import run_recipe
         from captum_kd.distill.training import TrainingSettings
 
         options["weights"] = dict(_weight(text) for text in options["weights"])
         names = TrainingSettings.__dataclass_fields__
         training = TrainingSettings(**{k: options.pop(k) for k in list(options) if k in names})
-        record = distil(Recipe(training=training, **options), out, root=root, report=click.echo)
+        record = run_recipe(Recipe(training=training, **options), out, root=root, report=click.echo)
     click.echo(f"\n{_summary(record)}\n\nExplain it:  {record['explain']}")
 
 

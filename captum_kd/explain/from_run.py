@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Subset
 
 from captum_kd.datasets.load import load_data
-from captum_kd.distill.recipe import load_stage
-from captum_kd.distill.run_folder import read_run
+from captum_kd.distill.run_folder import RunRecord, read_run
+from captum_kd.distill.stages import load_stage
 from captum_kd.explain.images import ExplainedImages
 from captum_kd.explain.subject import Subject
 from captum_kd.models.architectures import default_layers
@@ -86,7 +85,7 @@ def subject_of_run(
     )
 
 
-def _students(run: dict[str, Any], students: Sequence[str], fold: int) -> list[str]:
+def _students(run: RunRecord, students: Sequence[str], fold: int) -> list[str]:
     finished = [stage["name"] for stage in run["stages"] if stage["fold"] == fold]
     there = [name for name in finished if name.startswith("student-")]
     if "base" not in finished or not there:
@@ -101,7 +100,7 @@ def _students(run: dict[str, Any], students: Sequence[str], fold: int) -> list[s
     return list(students) or there
 
 
-def _accuracies(run: dict[str, Any]) -> str:
+def _accuracies(run: RunRecord) -> str:
     """The test accuracy of each model over folds, in a sentence."""
     parts = []
     for name in dict.fromkeys(stage["name"] for stage in run["stages"]):
