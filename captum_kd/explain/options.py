@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_kd.models.architectures import build_classifier, default_layers
-from captum_kd.models.checkpoints import load_weights, output_size, read_weights
+from captum_kd.models.checkpoints import read_checkpoint
 from captum_kd.models.layers import find_layer
 
 PRECISIONS = {
@@ -64,15 +64,15 @@ def load_model(
     """
     model = build_classifier(architecture, len(class_names))
     try:
-        weights, _ = read_weights(checkpoint.path)
-        told_apart = output_size(weights, model)
+        content = read_checkpoint(checkpoint.path)
+        told_apart = content.output_size(model)
         if told_apart not in (None, len(class_names)):
             raise ValueError(
                 f"{checkpoint.path} tells {told_apart} classes apart, but there are {len(class_names)} class "
                 f"names ({', '.join(class_names[:3])}, ...). Give the names of the model's outputs in their "
                 "order, one a line of a file, with --class-names."
             )
-        load_weights(model, checkpoint.path, checkpoint.part)
+        content.load_into(model, checkpoint.part)
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from error
     return model.eval()

@@ -1,4 +1,4 @@
-"""Weights from files: safetensors, and what ``torch.save`` wrote, of which nothing is ever run."""
+"""Reading weights from safetensors files and from those of ``torch.save``, without running code in them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,82 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 _NAMED_KEYS = 3  # how many differing keys a message names
-# What trainers call the state dict within a checkpoint, most usual first.
+# What trainers call the state dict within a checkpoint, most common first.
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "model_ema", "net", "student", "weights")
+
+
+class Checkpoint(NamedTuple):
+    """The content of a checkpoint file, as :func:`read_checkpoint` returns it.
+
+    Attributes:
+        path: The file that was read.
+        weights: The tensors by key, on the CPU, with the prefixes that they have in the file.
+        metadata: The metadata of a safetensors file; empty for other files.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    metadata: dict[str, str]
+
+    def output_size(self, model: nn.Module) -> int | None:
+        """Return the number of classes that the checkpoint distinguishes, where the weights show it.
+
+        Args:
+            model: The architecture, with any number of classes.
+
+        Returns:
+            The number of rows of the weight of the last linear or convolutional layer; None if the checkpoint
+            lacks that weight, or holds several of different sizes.
+
+        Example:
+            >>> checkpoint = Checkpoint(Path("a.pt"), nn.Linear(2, 3).state_dict(prefix="head."), {})
+            >>> checkpoint.output_size(nn.ModuleDict({"head": nn.Linear(2, 10)}))
+            3
+        """
+        heads = [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        if not heads:
+            return None
+        key = f"{heads[-1]}.weight"
+        sizes = {len(v) for name, v in self.weights.items() if name == key or name.endswith("." + key)}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def load_into(self, model: nn.Module, part: str = "") -> None:
+        """Load the weights into a model; see :func:`load_weights`.
+
+        Raises:
+            ValueError: The weights do not fit the model; the message names the first keys that differ.
+        """
+        own = model.state_dict()
+        found = _without_prefix(self.weights, own, part, self.path)
+        differences = _differences(found, own)
+        if differences:
+            count = f"{len(differences)} key{'s differ' if len(differences) > 1 else ' differs'}"
+            more = len(differences) - _NAMED_KEYS
+            first = "; ".join(differences[:_NAMED_KEYS]) + (f"; and {more} more" if more > 0 else "")
+            architecture = self.metadata.get("architecture")
+            written = f" It was written for {architecture}." if architecture else ""
+            raise ValueError(f"{self.path} does not fit {type(model).__name__}: {count}: {first}.{written}")
+        model.load_state_dict(found)
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str], part: str = "") -> None:
     """Load a checkpoint's weights into a model.
 
     Prefixes that wrappers put before the keys ("module.", "_orig_mod.", or the attribute of a LightningModule
-    that holds the network) are taken off.
+    that holds the network) are removed.
 
     Args:
         model: The model, changed in place.
-        path: A safetensors file; or a file of ``torch.save`` with a state dict or a Lightning checkpoint,
-            read with ``weights_only=True``.
-        part: The prefix of this model's keys, for instance "student", where a checkpoint holds several models
+        path: A safetensors file; or a file written by ``torch.save`` with a state dict or a Lightning
+            checkpoint, read with ``weights_only=True``.
+        part: The prefix of this model's keys, for instance "student", if the checkpoint holds several models
             that fit. Empty: the only prefix that fits.
 
     Raises:
@@ -49,24 +102,20 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], part: str = "")
         ValueError: ...last.ckpt does not fit Linear: 1 key differs: weight (3 x 2 in the file, 3 x 5 in the
         model).
     """
-    weights, facts = read_weights(path)
-    own = model.state_dict()
-    found = _without_prefix(weights, own, part, path)
-    differences = _differences(found, own)
-    if differences:
-        count = f"{len(differences)} key{'s differ' if len(differences) > 1 else ' differs'}"
-        more = len(differences) - _NAMED_KEYS
-        first = "; ".join(differences[:_NAMED_KEYS]) + (f"; and {more} more" if more > 0 else "")
-        written = f" It was written for {facts['architecture']}." if "architecture" in facts else ""
-        raise ValueError(f"{path} does not fit {type(model).__name__}: {count}: {first}.{written}")
-    model.load_state_dict(found)
+    read_checkpoint(path).load_into(model, part)
 
 
-def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a checkpoint by key, and the metadata that safetensors files have.
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint file once, for all that is asked of it.
+
+    Args:
+        path: See :func:`load_weights`.
+
+    Returns:
+        The tensors by key, and the metadata of a safetensors file.
 
     Raises:
-        ValueError: See :func:`load_weights`.
+        ValueError: The file is missing, cannot be read safely or holds no weights.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,28 +125,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, "pt") as file:
-                return load_file(path), file.metadata() or {}
+                weights = {key: file.get_tensor(key) for key in sorted(file.keys())}
+                return Checkpoint(path, weights, file.metadata() or {})
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is not a readable safetensors file: {error}.") from error
-    return _state_dict(_load_pickled(path), path), {}
-
-
-def output_size(weights: Mapping[str, Tensor], model: nn.Module) -> int | None:
-    """The number of classes that a checkpoint of this architecture tells apart, if that can be seen.
-
-    Args:
-        weights: Of the checkpoint, without a prefix or with one.
-        model: The architecture with any number of classes.
-
-    Returns:
-        Rows of the weight of the last linear or convolutional layer, None if the checkpoint lacks it.
-    """
-    heads = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    if not heads:
-        return None
-    key = f"{heads[-1]}.weight"
-    sizes = {len(value) for name, value in weights.items() if name == key or name.endswith("." + key)}
-    return sizes.pop() if len(sizes) == 1 else None
+    return Checkpoint(path, _state_dict(_load_pickled(path), path), {})
 
 
 def _load_pickled(path: Path) -> Any:

@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from captum_kd.models.checkpoints import load_weights, output_size, read_weights
+from captum_kd.models.checkpoints import Checkpoint, load_weights, read_checkpoint
 from captum_kd.models.small import small_resnet
 
 
@@ -154,7 +154,27 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])
 def test_the_number_of_classes_is_read_from_the_head(name: str, tmp_path: Path) -> None:
     build = torchvision.models.get_model_builder(name)
-    weights, _ = read_weights(plain(build(num_classes=7), tmp_path / "a.pt"))
-    assert output_size(weights, build(num_classes=3)) == 7
-    assert output_size({"module." + key: value for key, value in weights.items()}, build(num_classes=3)) == 7
-    assert output_size({}, build(num_classes=3)) is None
+    checkpoint = read_checkpoint(plain(build(num_classes=7), tmp_path / "a.pt"))
+    other = build(num_classes=3)
+    assert checkpoint.output_size(other) == 7
+    prefixed = {"module." + key: value for key, value in checkpoint.weights.items()}
+    assert checkpoint._replace(weights=prefixed).output_size(other) == 7
+    assert checkpoint._replace(weights={}).output_size(other) is None
+    assert checkpoint.output_size(nn.ReLU()) is None
+
+
+def test_the_number_of_classes_of_two_different_models_is_unknown() -> None:
+    both = {f"student.{k}": v for k, v in network(4).state_dict().items()}
+    both |= {f"teacher.{k}": v for k, v in network(5).state_dict().items()}
+    assert Checkpoint(Path("a.pt"), both, {}).output_size(network(9)) is None
+
+
+def test_metadata_of_safetensors_is_read_with_the_weights(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(network().state_dict(), path, {"architecture": "small_resnet4"})
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.path, checkpoint.metadata) == (path, {"architecture": "small_resnet4"})
+    assert checkpoint.weights.keys() == network().state_dict().keys()
+    with pytest.raises(ValueError, match=r"does not fit SmallResNet: .* It was written for small_resnet4\."):
+        checkpoint.load_into(network(9))
+    assert read_checkpoint(plain(network(), tmp_path / "a.pt")).metadata == {}

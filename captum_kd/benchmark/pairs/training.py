@@ -23,7 +23,7 @@ from captum_kd.datasets.splits import balanced_indices
 from captum_kd.distill.guidance import Guidance, Technique
 from captum_kd.distill.training import TrainingSettings, train_classifier
 from captum_kd.models.architectures import build_classifier, default_layers
-from captum_kd.models.checkpoints import load_weights, read_weights
+from captum_kd.models.checkpoints import load_weights, read_checkpoint
 
 VALIDATION_COUNT = 256
 TEMPERATURE = 4.0
@@ -181,7 +181,7 @@ def is_trained(folder: Path, name: str, geometry: str, seed: int, budget: Budget
     path = model_path(folder, name)
     if not path.exists():
         return False
-    _, facts = read_weights(path)
+    facts = read_checkpoint(path).metadata
     wanted = _facts(name, geometry, seed, budget)
     if facts.get("training") != wanted:
         raise ValueError(
