@@ -16,8 +16,6 @@ from torch.utils.data import DataLoader
 
 from captum_kd.datasets.image_files import evaluation_crop
 from captum_kd.explain.images import find_images
-from captum_kd.explain.subject import encode_labels, read_class_names
-from captum_kd.labels import LabelEmbeddings
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 CROP: Callable[[Image.Image], Tensor] = evaluation_crop(8)
@@ -152,28 +150,3 @@ def test_bad_sources(folder: Path, tmp_path: Path) -> None:
         find_images(str(tmp_path / "list.txt"), CROP)
     with pytest.raises(ValueError, match="neither a folder nor a text file"):
         find_images(str(next((folder / "red").glob("*.png"))), CROP)
-
-
-def test_class_names_from_files(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("tench\n\ngoldfish \n")
-    (tmp_path / "imagenet.json").write_text('{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"]}')
-    (tmp_path / "list.json").write_text('["tench", "goldfish"]')
-    for name in ("names.txt", "imagenet.json", "list.json"):
-        assert read_class_names(tmp_path / name) == ("tench", "goldfish")
-    for content, message in (("[", "damaged JSON"), ("", "no names"), ('{"1": "x"}', "but not '0'")):
-        (tmp_path / "bad").write_text(content)
-        with pytest.raises(ValueError, match=f"--class-names: .*{message}"):
-            read_class_names(tmp_path / "bad")
-
-
-def test_label_encoders(tmp_path: Path) -> None:
-    assert encode_labels("one-hot", "mean", ["a", "b"]) is None
-    embeddings = LabelEmbeddings(torch.eye(2), ("a", "b"), "mine", "none")
-    embeddings.save(tmp_path / "labels.safetensors")
-    found = encode_labels(str(tmp_path / "labels.safetensors"), "mean", ["a", "b"])
-    assert found is not None
-    torch.testing.assert_close(found.embeddings, torch.eye(2))
-    with pytest.raises(ValueError, match=r"--label-encoder: .* has 2 embeddings, but there are 3 classes"):
-        encode_labels(str(tmp_path / "labels.safetensors"), "mean", ["a", "b", "c"])
-    with pytest.raises(ValueError, match="--label-encoder: there is no file"):
-        encode_labels(str(tmp_path / "other.safetensors"), "mean", ["a"])
