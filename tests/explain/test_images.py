@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import Grayscale
 
 from captum_kd.datasets.image_files import evaluation_crop
-from captum_kd.explain.images import find_images
+from captum_kd.explain.images import find_images, in_grey
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 CROP: Callable[[Image.Image], Tensor] = evaluation_crop(8)
@@ -49,6 +51,20 @@ def test_a_folder_per_class_is_read_as_torchvision_reads_it(folder: Path) -> Non
     # Names belong to their images.
     for name, (*_, label) in zip(found.names, colours(found.dataset), strict=True):
         assert name.startswith(found.class_names[label])
+
+
+def test_images_can_be_sent_to_worker_processes_and_made_grey(folder: Path) -> None:
+    found = find_images(str(folder), CROP)
+    for images, channels in ((found, 3), (in_grey(found), 1)):
+        sent = pickle.loads(pickle.dumps(images.dataset))
+        for i in range(len(found.names)):
+            image, label = sent[i]
+            assert image.shape == (channels, 8, 8)
+            expected, same = images.dataset[i]
+            assert torch.equal(image, expected)
+            assert label == same
+    image, _ = in_grey(found).dataset[0]
+    torch.testing.assert_close(image, Grayscale()(found.dataset[0][0]))
 
 
 def test_the_order_is_random_and_repeats(folder: Path) -> None:
@@ -104,8 +120,6 @@ def test_a_list_of_indices(folder: Path, tmp_path: Path) -> None:
 
 def write_cifar10(root: Path) -> None:
     """Files in CIFAR10's own layout."""
-    import pickle
-
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     data = np.full((20, 3072), 51, dtype=np.uint8)
