@@ -170,7 +170,12 @@ class _RecordedCommand(click.Command):
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."
 )
-@click.option("--device", default="auto", show_default=True, help="For instance cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Device: auto, or for instance cpu, cuda, cuda:1 or mps.",
+)
 @click.option(
     "--precision",
     default="float32",
