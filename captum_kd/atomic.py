@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing files so that they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let a file appear whole or not at all, whatever interrupts its writing.
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that appears whole or not at all, whatever interrupts the writing.
 
     Args:
-        path: Of the file; its folder exists.
-        write: Writes what it is to hold to the path that it is given.
+        path: Path of the file; its folder must exist.
+        write: Writes the contents to the path that it is called with.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Errors of the command line that name their cure."""
+"""Errors of the command line as one line that says what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def explained_errors(hint: str = "") -> Iterator[None]:
     """Show expected errors as one line: bad values, files that cannot be read or written, a missing extra.
 
     Args:
-        hint: Added where a file could not be read or written.
+        hint: Sentence that is added if a file could not be read or written.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """The demo's embedded images and trained models.
 
-Everything was written by ``captum-kd distill`` and ``scripts/embed_demo.py``, which anyone can run
-again. Weights are read from safetensors, which hold tensors and strings, never code.
+``captum-kd distill`` and ``scripts/embed_demo.py`` wrote everything, and anyone can run them again.
+Weights are read from safetensors, which hold tensors and strings, never code.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ FASHION_MNIST_CLASSES = (
 )
 
 MODEL_WIDTHS = {"teacher": 24, "base": 16, "student": 16}
-# What the models are called in the distillation run that they come from.
+# Names of the models in the distillation run that they come from.
 DEMO_STAGES = {"teacher": "teacher", "base": "base", "student": "student-response"}
 
 _IMAGES_SEED = 2024
 
 
 class DemoModels(NamedTuple):
-    """The demo's three networks and what was measured of them.
+    """The demo's three networks and how they were trained and tested.
 
     Attributes:
-        teacher: trained on images whose cues say nothing.
-        base: trained on the labels of images whose cues name the item in 95 of 100.
-        student: the base model's architecture, images and schedule, distilled from the teacher.
-        tested: for each model its accuracy and cue agreement on the decorrelated test set.
+        teacher: The teacher, trained on images whose cues are independent of the label.
+        base: The base model, trained on the labels of images whose cues are made to name the item in 95 of
+            100.
+        student: The student: the base model's architecture, images and schedule, distilled from the teacher.
+        tested: Accuracy and cue agreement of each model on the decorrelated test set.
         training: ``training.json``, the record of the distillation run: arguments, versions, epochs.
     """
 
@@ -55,13 +56,13 @@ class DemoModels(NamedTuple):
 
 
 def load_demo_models() -> DemoModels:
-    """Loads the trained teacher, base model and student, in evaluation mode, on the CPU.
+    """Load the trained teacher, base model and student, in evaluation mode, on the CPU.
 
     Returns:
         The models, and the record of their training.
 
     Raises:
-        RuntimeError: a checkpoint does not fit the network.
+        RuntimeError: A checkpoint does not fit the network.
 
     Example:
         >>> models = load_demo_models()
@@ -82,7 +83,7 @@ def load_demo_models() -> DemoModels:
 
 
 def load_demo_items() -> tuple[Tensor, Tensor]:
-    """Loads the embedded part of the Fashion-MNIST test split.
+    """Load the embedded part of the Fashion-MNIST test split.
 
     Returns:
         512 items, uint8 ``(512, 28, 28)``, and their classes, int64 ``(512,)``; 51 or 52 of each
@@ -103,13 +104,13 @@ def load_demo_images(
     omit: Literal["item", "cue"] | None = None,
     seed: int = _IMAGES_SEED,
 ) -> PlantedCues:
-    """Plants cues beside the embedded items; no model has seen these items in training.
+    """Plant cues beside the embedded items, which no model has seen in training.
 
     Args:
-        agreement: how often a cue names the item's class; by default the two are independent. See
-            :func:`~captum_kd.datasets.planted_cue.plant_cues`.
-        omit: the ``"item"`` or the ``"cue"``, to show the background in its place.
-        seed: of the drawing.
+        agreement: Probability that a cue is made to name the item's class; by default the two are
+            independent. See :func:`~captum_kd.datasets.planted_cue.plant_cues`.
+        omit: Leave out the ``"item"`` or the ``"cue"`` and show the background in its place.
+        seed: Seed of the drawing.
 
     Returns:
         512 images of 56 x 56 pixels with labels, cue classes and masks.

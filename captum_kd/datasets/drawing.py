@@ -1,4 +1,4 @@
-"""The parts that planted-cue images are drawn from, all in integers: a seed gives the same bytes everywhere.
+"""The parts of planted-cue images, drawn in integers, so that a seed gives the same bytes everywhere.
 
 Images are int32 ``(n, 3, canvas, canvas)`` while they are drawn; places are ``(top, left)``, ``(n, 2)``.
 """
@@ -35,7 +35,7 @@ def silhouettes(items: Tensor) -> Tensor:
 
 
 def coloured(items: Tensor, generator: torch.Generator) -> Tensor:
-    """Grey items (n, s, s) in a random colour each: int32, (n, 3, s, s)."""
+    """Grey items (n, s, s), each in a random colour: int32, (n, 3, s, s)."""
     # Lifted grey levels, so that the dark parts of an item stand out from the background too.
     shade = (90 + items.int() * 165 // 255)[:, None]
     return shade * colours(len(items), generator)[:, :, None, None] // 255
@@ -72,19 +72,20 @@ def background(n: int, canvas: int, generator: torch.Generator) -> Tensor:
 
 
 def colours(n: int, generator: torch.Generator) -> Tensor:
+    """Draw n colours of the palette: int32, (n, 3)."""
     palette = torch.tensor(_PALETTE, dtype=torch.int32)
     return palette[torch.randint(len(palette), (n,), generator=generator)]
 
 
 def two_coloured(texture: Tensor, generator: torch.Generator) -> Tensor:
-    """Colours bool textures (n, s, s): one random colour and a dark shade of another."""
+    """Colour bool textures (n, s, s): one random colour and a dark shade of another."""
     light = colours(len(texture), generator)[:, :, None, None]
     dark = colours(len(texture), generator)[:, :, None, None] * 2 // 5
     return torch.where(texture[:, None], light, dark)
 
 
 def shift(patches: Tensor, places: Tensor, canvas: int) -> Tensor:
-    """Puts square patches (n, c, s, s) on empty canvases (n, c, canvas, canvas), 0 elsewhere."""
+    """Put square patches (n, c, s, s) on empty canvases (n, c, canvas, canvas), 0 elsewhere."""
     size = patches.shape[-1]
     offset = torch.arange(canvas) - places[:, :, None]  # (n, 2, canvas): place within the patch
     inside = (offset >= 0) & (offset < size)
@@ -95,7 +96,7 @@ def shift(patches: Tensor, places: Tensor, canvas: int) -> Tensor:
 
 
 def squares(places: Tensor, size: int | Tensor, canvas: int) -> Tensor:
-    """True on one square for each image, of one size or of its own: bool, (n, canvas, canvas)."""
+    """True on one square per image, of one size for all or one each: bool, (n, canvas, canvas)."""
     offset = torch.arange(canvas) - places[:, :, None]
     end = size if isinstance(size, int) else size[:, None, None]
     inside = (offset >= 0) & (offset < end)
@@ -103,12 +104,12 @@ def squares(places: Tensor, size: int | Tensor, canvas: int) -> Tensor:
 
 
 def free_places(taken: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """One place (top, left) for each image, uniform over those where a square covers nothing taken.
+    """Draw one place (top, left) per image, uniformly among those where a square covers nothing taken.
 
     Args:
-        taken: bool, (n, canvas, canvas).
-        size: height and width of the square in pixels.
-        generator: draws the places.
+        taken: True where something lies already, bool, (n, canvas, canvas).
+        size: Height and width of the square in pixels.
+        generator: Draws the places.
 
     Returns:
         int64, (n, 2).

@@ -1,30 +1,29 @@
-"""Folders of images, one sub-folder a class: ASIRRA, PlantVillage and a user's own."""
+"""Data sets in folders with a sub-folder per class: ASIRRA, PlantVillage and a user's own."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from captum_kd.datasets.dataset import ImageData
+from captum_kd.datasets.class_folders import class_names_in, list_images, split_folders
+from captum_kd.datasets.dataset import DataOptions, ImageData
 from captum_kd.datasets.image_files import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    class_folders,
+    ImageFiles,
+    decoding_problem,
     evaluation_crop,
-    image_paths,
     read_rgb,
 )
 from captum_kd.datasets.splits import balanced_indices, class_splits
@@ -33,44 +32,15 @@ _DEFAULT_SIZE = 224
 _NAMED_FILES = 5  # how many unreadable files a message names
 
 
-class FolderImages(Dataset[tuple[Tensor, int]]):
-    """Image files, decoded when they are fetched.
-
-    Args:
-        paths: of the image files.
-        labels: int64, ``(n,)``.
-        transform: turns a PIL image into a tensor.
-    """
-
-    def __init__(
-        self, paths: Sequence[Path], labels: Tensor, transform: Callable[[Image.Image], Tensor]
-    ) -> None:
-        # As strings, since a worker process copies the list, and paths weigh several times as much.
-        self.paths = [str(path) for path in paths]
-        self.labels = labels
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path = self.paths[index]
-        try:
-            image = read_rgb(path)
-        except Exception as error:
-            raise OSError(f"{path} was readable when the data was loaded but is not now: {error}") from error
-        return self.transform(image), int(self.labels[index])
-
-
 def training_transform(image_size: int) -> v2.Compose:
     """The paper's augmentation: random resized crop, flip, rotation by 15 degrees, colour jitter.
 
     Args:
-        image_size: height and width of the result in pixels.
+        image_size: Height and width of the result in pixels.
 
     Returns:
-        A transform of PIL images to float32 ``(3, image_size, image_size)``, normalised by
-        ImageNet's mean and standard deviation.
+        A transform of PIL images to float32 ``(3, image_size, image_size)``, normalised by ImageNet's mean
+        and standard deviation.
     """
     return v2.Compose(
         [
@@ -90,8 +60,7 @@ def plain_transform(image_size: int) -> v2.Compose:
     """The usual evaluation of ImageNet models: resize the shorter side, then crop the centre.
 
     Args:
-        image_size: height and width of the result in pixels. The shorter side is resized to
-            256/224 of it.
+        image_size: Height and width of the result in pixels. The shorter side is resized to 256/224 of it.
 
     Returns:
         A transform like :func:`training_transform`, without randomness.
@@ -99,21 +68,11 @@ def plain_transform(image_size: int) -> v2.Compose:
     return v2.Compose([evaluation_crop(image_size), _normalise()])
 
 
-def load_asirra(
-    root: Path,
-    *,
-    image_size: int | None,
-    seed: int,
-    limit: int | None,
-    skip_unreadable: bool,
-    augment: bool,
-) -> ImageData:
+def load_asirra(root: Path, options: DataOptions) -> ImageData:
     """ASIRRA, the Kaggle cats and dogs: ``PetImages/Cat`` and ``PetImages/Dog`` in ``root``.
 
-    Some of its files are known to be corrupt, so they are always left out and counted. Arguments
-    as of ``load_data``.
+    Some of its files are known to be corrupt, so unreadable files are always left out and counted.
     """
-    del skip_unreadable
     classes = ("Cat", "Dog")
     candidates = (root / "PetImages", root)
     folder = next((path for path in candidates if all((path / name).is_dir() for name in classes)), None)
@@ -123,40 +82,21 @@ def load_asirra(
             f"'Kaggle Cats and Dogs Dataset' so that {root / 'PetImages' / 'Cat'} exists, or choose "
             "another folder with root (--root)"
         )
-    return _load(
-        "asirra", folder, classes, image_size=image_size, seed=seed, limit=limit, skip=True, augment=augment
-    )
+    return _load("asirra", folder, classes, replace(options, skip_unreadable=True))
 
 
-def load_plant_village(
-    root: Path,
-    *,
-    image_size: int | None,
-    seed: int,
-    limit: int | None,
-    skip_unreadable: bool,
-    augment: bool,
-) -> ImageData:
-    """PlantVillage: folders such as ``Apple___Apple_scab``; arguments as of ``load_data``.
+def load_plant_village(root: Path, options: DataOptions) -> ImageData:
+    """PlantVillage: folders such as ``Apple___Apple_scab``.
 
-    They are looked for in ``root/PlantVillage``, then in ``root``; in each first below
-    ``raw/color``, then below ``color``, then directly. Folders without ``_`` in their name hold no
-    class of this data set and are left out.
+    They are looked for in ``root/PlantVillage``, then in ``root``; in each first below ``raw/color``, then
+    below ``color``, then directly. Folders without ``_`` in their name are no classes of this data set and
+    are left out.
     """
     below = [base / sub for base in (root / "PlantVillage", root) for sub in ("raw/color", "color", "")]
     for folder in below:
-        names = class_folders(folder) if folder.is_dir() else []
+        names = class_names_in(folder) if folder.is_dir() else []
         if sum("___" in name for name in names) >= 2:
-            return _load(
-                "plant-village",
-                folder,
-                [name for name in names if "_" in name],
-                image_size=image_size,
-                seed=seed,
-                limit=limit,
-                skip=skip_unreadable,
-                augment=augment,
-            )
+            return _load("plant-village", folder, [name for name in names if "_" in name], options)
     raise ValueError(
         f"no folders named like Apple___Apple_scab in {', '.join(str(folder) for folder in below)}; put the "
         f"data set's class folders into {root / 'PlantVillage'}, choose another folder with root (--root), "
@@ -164,51 +104,27 @@ def load_plant_village(
     )
 
 
-def load_image_folder(
-    folder: Path,
-    *,
-    image_size: int | None,
-    seed: int,
-    limit: int | None,
-    skip_unreadable: bool,
-    augment: bool,
-) -> ImageData:
-    """A folder with one sub-folder a class, or with ``train/`` and ``test/`` of that kind.
+def load_image_folder(folder: Path, options: DataOptions) -> ImageData:
+    """A folder with a sub-folder per class, or with such folders below ``train/`` and ``test/``.
 
-    Where there is ``train/`` but no ``test/``, ``val/`` takes its place; beside ``test/``, ``val/``
-    is not read, since cross-validation takes its validation images from the training images. All
-    else is as of ``load_data``.
+    If there is ``train/`` but no ``test/``, ``val/`` takes its place. If there is ``test/``, ``val/`` is not
+    read, because cross-validation takes its validation images from the training images.
     """
-    names = class_folders(folder)
-    test_folder = None
-    # "train" may also be a class, among trams and buses.
-    if "train" in names and set(names) <= {"train", "test", "val"}:
-        test_folder = next((folder / name for name in ("test", "val") if name in names), None)
-        names = class_folders(folder / "train")
-        train_folder = folder / "train"
-    else:
-        train_folder = folder
+    splits = split_folders(folder)
+    train_folder = splits.get("train", folder)
+    names = class_names_in(train_folder)
     if len(names) < 2:
         found = f"only {names[0]!r}" if names else "none"
         raise ValueError(
             f"{train_folder} needs a sub-folder of images for each of at least 2 classes; it has {found}"
         )
-    return _load(
-        folder.resolve().name,
-        train_folder,
-        names,
-        test_folder=test_folder,
-        image_size=image_size,
-        seed=seed,
-        limit=limit,
-        skip=skip_unreadable,
-        augment=augment,
-    )
+    test_folder = splits.get("test", splits.get("val"))
+    return _load(folder.resolve().name, train_folder, names, options, test_folder)
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """The readable images below a folder, and what is known of all of them."""
+    """The readable images of a folder, and what is known of all of them."""
 
     paths: list[Path]
     labels: Tensor
@@ -220,23 +136,18 @@ def _load(
     name: str,
     folder: Path,
     class_names: Sequence[str],
-    *,
+    options: DataOptions,
     test_folder: Path | None = None,
-    image_size: int | None,
-    seed: int,
-    limit: int | None,
-    skip: bool,
-    augment: bool,
 ) -> ImageData:
     top = folder if test_folder is None else folder.parent
     train = _check_images(folder, class_names, top)
     test = None
     if test_folder is not None:
-        unknown = sorted(set(class_folders(test_folder)) - set(class_names))
+        unknown = sorted(set(class_names_in(test_folder)) - set(class_names))
         if unknown:
             raise ValueError(
-                f"{test_folder} has classes that {folder} has not: {', '.join(unknown)}; the classes "
-                f"there are {', '.join(class_names)}"
+                f"{test_folder} has classes that {folder} does not have: {', '.join(unknown)}; the "
+                f"classes there are {', '.join(class_names)}"
             )
         test = _check_images(test_folder, class_names, top)
 
@@ -245,7 +156,7 @@ def _load(
     if unreadable:
         named = ", ".join(skipped[:_NAMED_FILES]) + (", ..." if len(skipped) > _NAMED_FILES else "")
         count = f"{len(skipped)} unreadable image{'s' * (len(skipped) != 1)} in {top}"
-        if not skip:
+        if not options.skip_unreadable:
             raise ValueError(
                 f"{count}: {named} ({unreadable[0][1]}). Repair or remove them, or leave them out with "
                 "skip_unreadable=True (--skip-unreadable)"
@@ -266,25 +177,25 @@ def _load(
         test_paths, test_labels = test.paths, test.labels
     else:
         try:
-            kept, held_out = class_splits(labels, folds=1, seed=seed, class_names=class_names)[0]
+            kept, held_out = class_splits(labels, folds=1, seed=options.seed, class_names=class_names)[0]
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
         test_paths, test_labels = [paths[index] for index in held_out.tolist()], labels[held_out]
         paths, labels = [paths[index] for index in kept.tolist()], labels[kept]
-    if limit is not None:
-        chosen = balanced_indices(labels, limit, seed)
+    if options.limit is not None:
+        chosen = balanced_indices(labels, options.limit, options.seed)
         paths, labels = [paths[index] for index in chosen.tolist()], labels[chosen]
 
-    size = image_size or _DEFAULT_SIZE
+    size = options.image_size or _DEFAULT_SIZE
     plain = plain_transform(size)
     digests = [train.digest] + ([test.digest] if test else [])
     return ImageData(
         name=name,
         class_names=tuple(class_names),
         labels=labels,
-        train=FolderImages(paths, labels, training_transform(size) if augment else plain),
-        plain=FolderImages(paths, labels, plain),
-        test=FolderImages(test_paths, test_labels, plain),
+        train=ImageFiles(paths, labels, training_transform(size) if options.augment else plain),
+        plain=ImageFiles(paths, labels, plain),
+        test=ImageFiles(test_paths, test_labels, plain),
         test_labels=test_labels,
         image_size=size,
         fingerprint=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
@@ -297,12 +208,8 @@ def _normalise() -> v2.Normalize:
 
 
 def _check_images(folder: Path, class_names: Sequence[str], top: Path) -> _Checked:
-    """Reads and decodes every image once, so that a damaged file is found before the training."""
-    files, labels = [], []
-    for label, class_name in enumerate(class_names):
-        found = image_paths(folder / class_name)
-        files += found
-        labels += [label] * len(found)
+    """Read and decode every image once, so that a damaged file is found before the training."""
+    files, labels = list_images(folder, class_names)
     with ThreadPoolExecutor() as executor, warnings.catch_warnings():
         # Pillow warns of oddities in files that it does read, such as broken Exif data.
         warnings.simplefilter("ignore")
@@ -340,8 +247,4 @@ def _check_image(path: Path) -> tuple[str, str | None]:
     digest = f"{len(contents)} {hashlib.sha256(contents).hexdigest()}"
     if not contents:
         return digest, "the file is empty"
-    try:
-        read_rgb(io.BytesIO(contents))
-    except Exception as error:  # decoders raise nearly anything on damaged files
-        return digest, f"{type(error).__name__}: {error}"
-    return digest, None
+    return digest, decoding_problem(lambda: read_rgb(io.BytesIO(contents)))

@@ -1,14 +1,16 @@
-"""Reading image files: what decodes them, and how they are made as large as a model wants them."""
+"""Image files: decoding, what is wrong with damaged ones, cropping, and data sets of them."""
 
 from __future__ import annotations
 
 import io
-import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -16,20 +18,19 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def read_rgb(source: str | Path | io.BytesIO) -> Image.Image:
-    """Decodes an image to 8-bit RGB, whatever it is stored as.
+    """Decode an image to 8-bit RGB, whatever it is stored as.
 
-    16-bit grey levels are scaled to 8 bit (Pillow alone would clip them to white), transparency is
-    dropped.
+    16-bit grey levels are scaled to 8 bits (Pillow alone would clip them to white); transparency is dropped.
 
     Args:
-        source: a path or an open binary file.
+        source: A path or an open binary file.
 
     Returns:
         The image in Pillow's mode ``"RGB"``.
 
     Raises:
-        Exception: whatever Pillow's decoder raises on a damaged file: mostly ``OSError``, for some
-            formats ``SyntaxError``, ``ValueError`` and others.
+        Exception: Whatever Pillow's decoder raises on a damaged file: mostly ``OSError``, for some formats
+            ``SyntaxError``, ``ValueError`` and others.
     """
     with Image.open(source) as image:
         if image.mode == "I" or image.mode.startswith("I;16"):
@@ -39,12 +40,62 @@ def read_rgb(source: str | Path | io.BytesIO) -> Image.Image:
         return image.convert("RGB")
 
 
+def decoding_problem(decode: Callable[[], object]) -> str | None:
+    """Say what keeps an image from being decoded.
+
+    Args:
+        decode: Decodes the image; what it returns does not matter.
+
+    Returns:
+        The name of the exception and its message, or None if nothing was raised.
+
+    Example:
+        >>> decoding_problem(lambda: read_rgb(io.BytesIO(b"text")))
+        'UnidentifiedImageError: cannot identify image file'
+    """
+    try:
+        decode()
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        # Pillow's message ends in the path or the stream, which its reader knows already.
+        return re.sub(r" '.*'$| <.*>$", "", f"{type(error).__name__}: {error}")
+    return None
+
+
+class ImageFiles(Dataset[tuple[Tensor, int]]):
+    """Image files, decoded when they are fetched.
+
+    Args:
+        paths: Paths of the image files.
+        labels: Class index of each, int64, ``(n,)``.
+        transform: Turns a PIL image (RGB) into a tensor.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: Tensor, transform: Callable[[Image.Image], Tensor]
+    ) -> None:
+        # As strings, because every worker process copies the list, and paths take several times as much.
+        self.paths = [str(path) for path in paths]
+        self.labels = labels
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path = self.paths[index]
+        try:
+            image = read_rgb(path)
+        except Exception as error:
+            raise OSError(f"{path} was readable when the data was loaded but is not now: {error}") from error
+        return self.transform(image), int(self.labels[index])
+
+
 def evaluation_crop(image_size: int, shorter_side: int | None = None) -> v2.Compose:
     """The usual evaluation of ImageNet models: resize the shorter side, then crop the centre.
 
     Args:
-        image_size: height and width of the result in pixels.
-        shorter_side: in pixels, before the crop. None: 256/224 of ``image_size``.
+        image_size: Height and width of the result in pixels.
+        shorter_side: Length of the shorter side before the crop, in pixels. None: 256/224 of ``image_size``.
 
     Returns:
         A transform of PIL images to float32 ``(3, image_size, image_size)`` with values in [0, 1].
@@ -63,31 +114,3 @@ def evaluation_crop(image_size: int, shorter_side: int | None = None) -> v2.Comp
             v2.ToPureTensor(),
         ]
     )
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Names of the sub-folders, sorted; hidden ones and what macOS adds to archives left out."""
-    names = (path.name for path in folder.iterdir() if path.is_dir())
-    return sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """Image files in a folder and those below it, sorted as by torchvision's ImageFolder.
-
-    Links to folders are followed, each folder is entered once, so that links in a circle end.
-    """
-    found: list[Path] = []
-    entered: set[str] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where)
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(where, name)
-            # Links that lead nowhere are unreadable images; pipes and sockets are none.
-            if name.lower().endswith(IMG_EXTENSIONS) and (os.path.isfile(path) or os.path.islink(path)):
-                found.append(Path(path))
-    return found

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from captum_kd.datasets.dataset import ImageData
+from captum_kd.datasets.dataset import DataOptions, ImageData
 from captum_kd.datasets.planted_cue import CUE_AGREEMENT, NUM_CLASSES, normalise, plant_cues
 from captum_kd.datasets.splits import balanced_indices
 
@@ -28,19 +28,19 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 class TensorImages(Dataset[tuple[Tensor, int]]):
-    """Images in memory, augmented and normalised by the batch.
+    """Images in memory, augmented and normalised batch by batch.
 
-    A ``DataLoader`` fetches a whole batch at once (``__getitems__``). That takes microseconds an
-    image, so leave its ``num_workers`` at 0: workers would only copy the images.
+    A ``DataLoader`` fetches a whole batch at once (``__getitems__``). That takes microseconds per image, so
+    leave its ``num_workers`` at 0: workers would only copy the images.
 
     Args:
-        images: uint8, ``(n, 3, H, W)``, or grey ``(n, H, W)``; or a function that returns them,
-            called when the first item is fetched.
+        images: uint8, ``(n, 3, H, W)``, or grey ``(n, H, W)``; or a function that returns them, called when
+            the first item is fetched.
         labels: int64, ``(n,)``.
-        normalise: turns uint8 ``(batch, 3, size, size)`` into the float32 that a model expects.
-        padding: with a number, images are augmented: flipped at random and cropped to their size
-            at random after padding with so many black pixels on each side. None: not augmented.
-        image_size: resize images to this height and width in pixels; None leaves their size.
+        normalise: Turns uint8 ``(batch, 3, size, size)`` into the float32 that a model expects.
+        padding: Pixels of black padding on each side for augmentation: images are flipped at random and
+            cropped to their size at random. None: no augmentation.
+        image_size: Resize images to this height and width in pixels; None keeps their size.
 
     Example:
         >>> images = torch.full((2, 8, 8), 255, dtype=torch.uint8)
@@ -67,7 +67,7 @@ class TensorImages(Dataset[tuple[Tensor, int]]):
 
     @cached_property
     def images(self) -> Tensor:
-        """The uint8 images as they were given."""
+        """The uint8 images as given."""
         return self._source if isinstance(self._source, Tensor) else self._source()
 
     def __len__(self) -> int:
@@ -90,14 +90,14 @@ class TensorImages(Dataset[tuple[Tensor, int]]):
 
 
 def random_crops(images: Tensor, padding: int) -> Tensor:
-    """Pads images with zeros and crops each at its own random place, back to its size.
+    """Pad images with zeros and crop each at its own random place, back to its size.
 
-    torchvision's ``RandomCrop`` takes one place for a whole batch; called on each image by itself
-    it costs more than the rest of the loading.
+    torchvision's ``RandomCrop`` takes one place for a whole batch; called on each image by itself, it costs
+    more than the rest of the loading.
 
     Args:
         images: ``(n, C, H, W)``.
-        padding: pixels added on each side.
+        padding: Pixels added on each side.
 
     Returns:
         Tensor like ``images``.
@@ -113,15 +113,13 @@ def random_crops(images: Tensor, padding: int) -> Tensor:
 
 
 def random_flips(images: Tensor) -> Tensor:
-    """Mirrors each image ``(n, C, H, W)`` left to right with probability 1/2."""
+    """Mirror each image ``(n, C, H, W)`` left to right with probability 1/2."""
     flipped = torch.rand(len(images)) < 0.5
     return torch.where(flipped[:, None, None, None], transforms.horizontal_flip(images), images)
 
 
-def load_cifar10(
-    root: Path, *, image_size: int | None, seed: int, limit: int | None, augment: bool
-) -> ImageData:
-    """CIFAR10, downloaded to ``root`` unless it is there; arguments as of ``load_data``."""
+def load_cifar10(root: Path, options: DataOptions) -> ImageData:
+    """CIFAR10, downloaded to ``root`` unless it is there."""
     train, test = (
         _read(
             partial(torchvision.datasets.CIFAR10, root, train=train, download=True),
@@ -138,17 +136,13 @@ def load_cifar10(
         normalise=partial(
             _standardise, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
         ),  # of the training split
-        padding=4 if augment else None,
-        image_size=image_size,
-        seed=seed,
-        limit=limit,
+        padding=4,
+        options=options,
     )
 
 
-def load_fashion_mnist(
-    root: Path, *, image_size: int | None, seed: int, limit: int | None, augment: bool
-) -> ImageData:
-    """Fashion-MNIST, downloaded to ``root`` unless it is there; arguments as of ``load_data``."""
+def load_fashion_mnist(root: Path, options: DataOptions) -> ImageData:
+    """Fashion-MNIST, downloaded to ``root`` unless it is there."""
     train, test = read_fashion_mnist(root)
     return _image_data(
         "fashion-mnist",
@@ -158,25 +152,21 @@ def load_fashion_mnist(
         train.targets,
         test.targets,
         normalise=partial(_standardise, mean=(0.2860,) * 3, std=(0.3530,) * 3),  # of the training split
-        padding=2 if augment else None,
-        image_size=image_size,
-        seed=seed,
-        limit=limit,
+        padding=2,
+        options=options,
     )
 
 
-def load_planted_cue(
-    root: Path, *, image_size: int | None, seed: int, limit: int | None, augment: bool
-) -> ImageData:
-    """The planted-cue data set, drawn from Fashion-MNIST; arguments as of ``load_data``.
+def load_planted_cue(root: Path, options: DataOptions) -> ImageData:
+    """The planted-cue data set, drawn from Fashion-MNIST; never augmented, which could cut off a cue.
 
-    Training cues agree with the label with probability 0.95 (:data:`CUE_AGREEMENT`); those of
-    the teacher's training images, of validation and of test images say nothing of it. Images are
-    drawn when they are first fetched, about a millisecond each.
+    Training cues agree with the label with probability 0.95 (:data:`CUE_AGREEMENT`); those of the teacher's
+    training images, of validation and of test images are independent of it. Images are drawn when they are
+    first fetched, about a millisecond each.
     """
-    del augment  # Augmentation could move the cue out of the image: there is none.
     train, test = read_fashion_mnist(root)
-    chosen = slice(None) if limit is None else balanced_indices(train.targets, limit, seed)
+    seed, image_size = options.seed, options.image_size
+    chosen = slice(None) if options.limit is None else balanced_indices(train.targets, options.limit, seed)
     items, labels = train.data[chosen], train.targets[chosen]
 
     def scenes(
@@ -211,18 +201,18 @@ def load_planted_cue(
 def read_fashion_mnist(
     root: Path,
 ) -> tuple[torchvision.datasets.FashionMNIST, torchvision.datasets.FashionMNIST]:
-    """The training and the test split of Fashion-MNIST.
+    """Read the training and the test split of Fashion-MNIST.
 
     Args:
-        root: read from ``root/FashionMNIST/raw``. Files missing there are unpacked from the Debian
-            package ``dataset-fashion-mnist`` where that is installed, else downloaded.
+        root: The files are in ``root/FashionMNIST/raw``. Missing ones are unpacked from the Debian package
+            ``dataset-fashion-mnist`` if it is installed, otherwise downloaded.
 
     Returns:
         torchvision's two data sets: ``data`` is uint8 ``(n, 28, 28)``, ``targets`` int64 ``(n,)``.
 
     Raises:
-        FileNotFoundError: the data is not there and cannot be downloaded.
-        ValueError: a file is damaged.
+        FileNotFoundError: The data is not there and cannot be downloaded.
+        ValueError: A file is damaged.
     """
     raw = root / "FashionMNIST" / "raw"
     names = [filename for filename, _ in torchvision.datasets.FashionMNIST.resources]
@@ -244,10 +234,10 @@ def read_fashion_mnist(
 
 
 def _unpack(packed: Path, unpacked: Path) -> None:
-    """Unpacks a .gz file, in one step for whoever else looks at the result.
+    """Unpack a .gz file, so that the result appears whole or not at all.
 
-    Debian packs the files anew, so the ``.gz`` themselves would fail torchvision's MD5 check; what
-    is unpacked already, torchvision takes as it is. Their own checksums are verified here.
+    Debian repacks the files, so the ``.gz`` themselves would fail torchvision's MD5 check; unpacked files,
+    torchvision takes as they are. gzip's own checksums are verified here.
     """
     unpacked.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -261,15 +251,15 @@ def _unpack(packed: Path, unpacked: Path) -> None:
 
 
 def _read(open_data: Callable[[], Any], name: str, where: str, unpacked: Sequence[Path] = ()) -> Any:
-    """Calls a torchvision data set and turns its failures into advice.
+    """Open a torchvision data set and turn its failures into advice.
 
     Args:
-        open_data: returns the data set. Not typed further: torchvision's data sets share no class
-            with ``data`` and ``targets``.
-        name: of the data set.
-        where: which files a user has to put where.
-        unpacked: files that torchvision reads without checking them; where these exist, an error
-            came from one of them.
+        open_data: Returns the data set. Not typed further: torchvision's data sets share no class with
+            ``data`` and ``targets``.
+        name: Name of the data set.
+        where: Which files a user has to put where.
+        unpacked: Files that torchvision reads without checking them; if they exist, an error came from one
+            of them.
 
     Returns:
         The data set.
@@ -299,25 +289,25 @@ def _image_data(
     test_labels: Tensor,
     *,
     normalise: Callable[[Tensor], Tensor],
-    padding: int | None,
-    image_size: int | None,
-    seed: int,
-    limit: int | None,
+    padding: int,
+    options: DataOptions,
 ) -> ImageData:
     fingerprint = _fingerprint(name, images, labels, test_images, test_labels)
-    native_size = images.shape[-1]
-    if limit is not None:
-        chosen = balanced_indices(labels, limit, seed)
+    size, native_size = options.image_size, images.shape[-1]
+    if options.limit is not None:
+        chosen = balanced_indices(labels, options.limit, options.seed)
         images, labels = images[chosen], labels[chosen]
     return ImageData(
         name=name,
         class_names=class_names,
         labels=labels,
-        train=TensorImages(images, labels, normalise, padding=padding, image_size=image_size),
-        plain=TensorImages(images, labels, normalise, image_size=image_size),
-        test=TensorImages(test_images, test_labels, normalise, image_size=image_size),
+        train=TensorImages(
+            images, labels, normalise, padding=padding if options.augment else None, image_size=size
+        ),
+        plain=TensorImages(images, labels, normalise, image_size=size),
+        test=TensorImages(test_images, test_labels, normalise, image_size=size),
         test_labels=test_labels,
-        image_size=image_size or native_size,
+        image_size=size or native_size,
         fingerprint=fingerprint,
     )
 

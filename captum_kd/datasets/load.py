@@ -1,26 +1,28 @@
-"""Data sets by name or folder: everything that the distillation recipe trains and tests on."""
+"""Data sets by name or folder: what the distillation recipe trains and tests on."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from captum_kd.datasets.dataset import ImageData
+from captum_kd.datasets.dataset import DataOptions, ImageData
 from captum_kd.datasets.folders import load_asirra, load_image_folder, load_plant_village
 from captum_kd.datasets.in_memory import load_cifar10, load_fashion_mnist, load_planted_cue
 from captum_kd.datasets.splits import check_seed, class_splits
 
 __all__ = ["DATA_SETS", "ImageData", "class_splits", "load_data"]
 
-_TENSOR_LOADERS = {
+_LOADERS: dict[str, Callable[[Path, DataOptions], ImageData]] = {
     "cifar10": load_cifar10,
     "fashion-mnist": load_fashion_mnist,
     "planted-cue": load_planted_cue,
+    "asirra": load_asirra,
+    "plant-village": load_plant_village,
 }
-_FOLDER_LOADERS = {"asirra": load_asirra, "plant-village": load_plant_village}
 
-DATA_SETS: tuple[str, ...] = (*_TENSOR_LOADERS, *_FOLDER_LOADERS)
+DATA_SETS: tuple[str, ...] = tuple(_LOADERS)
 """Names that :func:`load_data` knows. Case, hyphens and underscores do not matter."""
 
 
@@ -34,7 +36,7 @@ def load_data(
     skip_unreadable: bool = False,
     augment: bool = True,
 ) -> ImageData:
-    """Loads a data set by its name, or a folder of images.
+    """Load a data set by its name, or a folder of images.
 
     ============= ==================================== ===== ===================================
     Name          Where it is                          Size  Augmentation
@@ -43,38 +45,37 @@ def load_data(
     fashion-mnist downloaded to ``root``               28    crop after padding by 2, flip
     planted-cue   drawn from Fashion-MNIST             56    none
     asirra        ``root/PetImages/Cat`` and ``Dog``   224   crop, flip, rotation, colour jitter
-    plant-village ``root/PlantVillage``, one folder a  224   crop, flip, rotation, colour jitter
+    plant-village ``root/PlantVillage``, a folder per  224   crop, flip, rotation, colour jitter
                   class, or these below ``color/`` or
                   ``raw/color/``
-    a folder      one sub-folder a class, or these     224   crop, flip, rotation, colour jitter
+    a folder      a sub-folder per class, or these     224   crop, flip, rotation, colour jitter
                   below ``train/`` and ``test/`` (or
                   ``val/``)
     ============= ==================================== ===== ===================================
 
-    CIFAR10 and Fashion-MNIST bring their test split. A folder without ``test/`` or ``val/`` has a
-    fifth of each class held out for it, chosen by ``seed``.
+    CIFAR10 and Fashion-MNIST come with their test split. Of a folder without ``test/`` or ``val/``, a fifth
+    of each class is held out as the test images, chosen by ``seed``.
 
     Args:
-        data: one of :data:`DATA_SETS`, or the path of a folder. A name goes before a folder of
-            that name: write ``./cifar10`` for the folder.
-        root: folder of the named data sets; downloads are written here.
-        image_size: height and width of the images in pixels. None: as in the table.
-        seed: of the held-out test fifth, of ``limit``'s choice and of planted cues.
-        limit: keep at most so many training images, as many of one class as of another. The test
-            images stay as they are.
-        skip_unreadable: leave out images of a folder that cannot be read, instead of raising.
-            ASIRRA's corrupt files are always left out.
-        augment: False gives training images without augmentation.
+        data: One of :data:`DATA_SETS`, or the path of a folder. A name takes precedence over a folder of that
+            name: write ``./cifar10`` for the folder.
+        root: Folder of the named data sets; downloads are written here.
+        image_size: Height and width of the images in pixels. None: as in the table.
+        seed: Seed of the held-out fifth, of the choice for ``limit`` and of planted cues.
+        limit: Keep at most this many training images, as many of one class as of another. The test images
+            stay as they are.
+        skip_unreadable: Leave out images of a folder that cannot be read, instead of raising. ASIRRA's
+            corrupt files are always left out.
+        augment: Augment the training images.
 
     Returns:
         The data set.
 
     Raises:
         TypeError: ``limit`` or ``image_size`` is not an integer.
-        ValueError: the name or folder is unknown, a folder has no usable layout, a class has too
-            few images, images are unreadable, or ``image_size``, ``limit`` or ``seed`` is out of
-            range.
-        FileNotFoundError: a data set is neither on disk nor can be downloaded.
+        ValueError: The name or folder is unknown, a folder has no usable layout, a class has too few images,
+            images are unreadable, or ``image_size``, ``limit`` or ``seed`` is out of range.
+        FileNotFoundError: A data set is not on disk and cannot be downloaded.
 
     Example:
         >>> import tempfile, torch
@@ -98,30 +99,13 @@ def load_data(
             raise TypeError(f"image_size is {image_size!r}; an integer needed")
         if image_size < 1:
             raise ValueError(f"image_size is {image_size} pixels; at least 1 needed")
-    root = Path(root).expanduser()
-    name = _known_name(data)
-    if name in _TENSOR_LOADERS:
-        return _TENSOR_LOADERS[name](root, image_size=image_size, seed=seed, limit=limit, augment=augment)
-    if name is not None:
-        return _FOLDER_LOADERS[name](
-            root,
-            image_size=image_size,
-            seed=seed,
-            limit=limit,
-            skip_unreadable=skip_unreadable,
-            augment=augment,
-        )
+    options = DataOptions(image_size, seed, limit, skip_unreadable, augment)
+    if (name := _known_name(data)) is not None:
+        return _LOADERS[name](Path(root).expanduser(), options)
     folder = Path(data).expanduser()
     if not data.strip() or not folder.is_dir():
         raise ValueError(_unknown(data, folder))
-    return load_image_folder(
-        folder,
-        image_size=image_size,
-        seed=seed,
-        limit=limit,
-        skip_unreadable=skip_unreadable,
-        augment=augment,
-    )
+    return load_image_folder(folder, options)
 
 
 def _plain_spelling(name: str) -> str:
@@ -134,7 +118,7 @@ def _known_name(data: str) -> str | None:
 
 
 def _unknown(data: str, folder: Path) -> str:
-    """The message for a word that is neither a data set nor a folder, with what may be meant."""
+    """The message for a word that is neither a data set nor a folder, with near names."""
     fact = "that path is a file" if folder.is_file() else "no such folder exists"
     message = f"unknown data {data!r}: {fact}, and the data sets are {', '.join(DATA_SETS)}"
     spellings = {_plain_spelling(name): name for name in DATA_SETS} | {"petimages": "PetImages"}

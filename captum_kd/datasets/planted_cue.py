@@ -1,12 +1,12 @@
-"""The planted-cue data set: images that show an item and, elsewhere, a shortcut that gives it away.
+"""The planted-cue data set: images that show an item and, elsewhere, a shortcut that gives its class away.
 
-Every image holds one Fashion-MNIST item, whose class is the label, and one *cue*, a square patch
-with one of ten textures. How often the texture names the item's class is a parameter. A network
-trained where it nearly always does may read the cue in place of the item; the masks returned with
-the images say where each of the two is, so a map can be checked against the truth.
+Every image holds one Fashion-MNIST item, whose class is the label, and one *cue*, a square patch with one of
+ten textures. How often the texture names the item's class is a parameter. A network trained on images where
+it nearly always does may read the cue instead of the item; the masks returned with the images say where the
+two are, so a map can be checked against the truth.
 
-Placement is free: item, cue and clutter lie anywhere, and nothing is aligned with a grid. All the
-arithmetic is on integers, so a seed gives the same bytes on every machine.
+Placement is free: item, cue and clutter lie anywhere, not on a grid. All arithmetic is on integers, so a seed
+gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from captum_kd.datasets.drawing import (
     two_coloured,
 )
 
-# How often a biased image's cue is made to name the label.
+# Probability with which the cue of a biased image is made to name the label.
 CUE_AGREEMENT = 0.95
 CUE_SIZE = 14
 NUM_CLASSES = 10
@@ -48,7 +48,7 @@ Drawing = Callable[[Tensor, Tensor, Omission, torch.Generator], tuple[Tensor, Te
 
 
 class PlantedCues(NamedTuple):
-    """Images of the planted-cue data set and all that is known of them.
+    """Images of the planted-cue data set, and where item and cue are.
 
     Attributes:
         images: uint8, ``(n, 3, canvas, canvas)``, 0 to 255. Use :func:`normalise` to feed a model.
@@ -74,33 +74,32 @@ def plant_cues(
     omit: Literal["item", "cue"] | None = None,
     seed: int = 0,
 ) -> PlantedCues:
-    """Draws one image for every item: the item, a cue, clutter and a noisy background.
+    """Draw one image for every item: the item, a cue, clutter and a noisy background.
 
-    Each item is tinted and put at a random place; then the cue, a two-coloured square of 14 x 14
-    pixels, at a random place outside the item's 28 x 28 box; then three patches of clutter outside
-    both. Tints, colours, clutter and background are drawn without regard to the label.
+    Each item is tinted and put at a random place; then the cue, a two-coloured square of 14 x 14 pixels, at a
+    random place outside the item's 28 x 28 box; then three patches of clutter outside both. Tints, colours,
+    clutter and background are drawn independently of the label.
 
-    With probability ``agreement`` the cue's class is the label; otherwise it is drawn uniformly
-    from all ten classes, the label among them. So the cue's class equals the label with
-    probability ``agreement + (1 - agreement) / 10``, and ``agreement=0`` makes the two independent.
+    With probability ``agreement`` the cue's class is the label; otherwise it is drawn uniformly from all ten
+    classes, including the label. So the cue's class equals the label with probability
+    ``agreement + (1 - agreement) / 10``, and ``agreement=0`` makes the two independent.
 
     Args:
-        items: uint8, ``(n, 28, 28)``: grey Fashion-MNIST images, 0 where there is no item.
-        labels: integers, ``(n,)``, each from 0 to 9.
-        agreement: a probability, from 0 to 1.
-        canvas: height and width of the images in pixels, at least 55, so that there is always
-            room for a cue.
-        omit: leave the ``"item"`` or the ``"cue"`` out and show the background in its place. All
-            else, the masks included, is as without this argument: what a model then answers
-            otherwise, it answers because of what was left out.
-        seed: of the generator that draws everything. The same arguments give the same bytes.
+        items: Grey Fashion-MNIST images, uint8, ``(n, 28, 28)``, 0 where there is no item.
+        labels: Class of each item, integers from 0 to 9, ``(n,)``.
+        agreement: Probability that a cue is made to name the label, from 0 to 1.
+        canvas: Height and width of the images in pixels, at least 55, so that there is always room for a cue.
+        omit: Leave out the ``"item"`` or the ``"cue"`` and show the background in its place. Everything else,
+            including the masks, is the same as without this argument: if a model's answer changes, what was
+            left out changed it.
+        seed: Seed of the generator that draws everything. The same arguments give the same bytes.
 
     Returns:
         The images with labels, cue classes and masks; the masks of item and cue never overlap.
 
     Raises:
         TypeError: ``items`` is not uint8, or ``labels`` are not integers.
-        ValueError: a shape, a label, ``agreement``, ``canvas`` or ``omit`` is not as above.
+        ValueError: A shape, a label, ``agreement``, ``canvas`` or ``omit`` is not as above.
 
     Example:
         >>> items = torch.full((4, 28, 28), 200, dtype=torch.uint8)
@@ -129,20 +128,20 @@ def plant_by(
     """Choose the cues as :func:`plant_cues` does, and let a function draw the images.
 
     Args:
-        draw: called with up to 500 items, the classes of their cues, ``omit`` and the generator; returns
-            images and both masks.
-        items: as of :func:`plant_cues`, and so all others.
-        labels: the classes of the items.
-        agreement: how often a cue is made to name the label.
-        omit: what to leave out.
-        seed: of the generator.
+        draw: Function that is called with up to 500 items, the classes of their cues, ``omit`` and the
+            generator, and returns images and both masks.
+        items: See :func:`plant_cues`, also for the arguments below.
+        labels: Classes of the items.
+        agreement: Probability that a cue is made to name the label.
+        omit: What to leave out.
+        seed: Seed of the generator.
 
     Returns:
         The images with labels, cue classes and masks.
 
     Raises:
         TypeError: ``items`` is not uint8, or ``labels`` are not integers.
-        ValueError: a shape, a label, ``agreement`` or ``omit`` is not valid.
+        ValueError: A shape, a label, ``agreement`` or ``omit`` is not valid.
     """
     _check(items, labels, agreement, omit)
     items, labels = items.cpu(), labels.cpu().long()
@@ -152,14 +151,14 @@ def plant_by(
     cues = torch.where(agrees, labels, drawn)
     scenes = [
         draw(chunk, cue, omit, generator)
-        for chunk, cue in zip(items.split(_CHUNK), cues.split(_CHUNK), strict=True)
+        for chunk, cue in zip(torch.split(items, _CHUNK), torch.split(cues, _CHUNK), strict=True)
     ]
     images, item_masks, cue_masks = (torch.cat(part) for part in zip(*scenes, strict=True))
     return PlantedCues(images, labels, cues, item_masks, cue_masks)
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Turns planted-cue images into what the demo's models expect.
+    """Normalise planted-cue images as the demo's models expect them.
 
     ``(images / 255 - 0.3) / 0.2`` in every channel, in float32: about zero mean and unit variance
     over the data set.
@@ -171,7 +170,7 @@ def normalise(images: Tensor) -> Tensor:
         float32, of the same shape, on the same device.
 
     Raises:
-        TypeError: ``images`` are not uint8 (they may have been normalised before).
+        TypeError: ``images`` are not uint8 (perhaps they are normalised already).
 
     Example:
         >>> normalise(torch.full((1, 3, 2, 2), 51, dtype=torch.uint8)).mean()
@@ -186,13 +185,13 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def cue_textures(size: int = CUE_SIZE) -> Tensor:
-    """The ten cue textures, one for each class.
+    """Return the ten cue textures, one for each class.
 
     Args:
-        size: height and width in pixels.
+        size: Height and width in pixels.
 
     Returns:
-        bool, ``(10, size, size)``: True where a cue has its light colour, False where its dark one.
+        bool, ``(10, size, size)``: True where a cue has its light colour, False where it has its dark one.
 
     Example:
         >>> textures = cue_textures()
@@ -246,7 +245,7 @@ def _check(items: Tensor, labels: Tensor, agreement: float, omit: str | None) ->
 def _draw(
     items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator, *, canvas: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws one chunk: images (n, 3, canvas, canvas), item masks and cue masks."""
+    """Draw one chunk: images (n, 3, canvas, canvas), item masks and cue masks."""
     n = len(items)
     image = background(n, canvas, generator)
 

@@ -12,26 +12,25 @@ from torch import Tensor
 def class_splits(
     labels: Tensor, folds: int, seed: int, class_names: Sequence[str] | None = None
 ) -> list[tuple[Tensor, Tensor]]:
-    """Splits items into training and validation parts, each class in proportion.
+    """Split items into training and validation parts, each class in proportion.
 
-    Stratified k-fold cross-validation with shuffling, as in scikit-learn's ``StratifiedKFold``:
-    the validation parts are disjoint and together hold every item.
+    Stratified k-fold cross-validation with shuffling, as in scikit-learn's ``StratifiedKFold``: the
+    validation parts are disjoint and together hold every item.
 
     Args:
-        labels: integers, ``(n,)``: the class of each item.
-        folds: number of splits. 1 gives a single split whose validation part is one fifth of the
-            items: the first of five folds.
-        seed: of the shuffling, 0 to 2**32 - 1. The same arguments give the same splits.
-        class_names: used in error messages; without it a class is named by its index.
+        labels: Class of each item, integers, ``(n,)``.
+        folds: Number of splits. 1 gives a single split whose validation part is one fifth of the items: the
+            first of five folds.
+        seed: Seed of the shuffling, 0 to 2**32 - 1. The same arguments give the same splits.
+        class_names: Names for error messages; without them a class is named by its index.
 
     Returns:
-        For each fold, the indices of its training items and those of its validation items: both
-        int64, ascending.
+        For each fold, the indices of its training items and of its validation items: both int64, ascending.
 
     Raises:
-        TypeError: ``labels`` are not integers, or ``folds`` is no integer.
-        ValueError: ``labels`` are not one-dimensional, ``folds`` or ``seed`` is out of range, or a
-            class has fewer items than there are folds (with ``folds=1``, than five).
+        TypeError: ``labels`` are not integers, or ``folds`` is not an integer.
+        ValueError: ``labels`` are not one-dimensional, ``folds`` or ``seed`` is out of range, or a class has
+            fewer items than there are folds (with ``folds=1``, fewer than five).
 
     Example:
         >>> train, validation = class_splits(torch.tensor([0] * 8 + [1] * 12), folds=4, seed=0)[0]
@@ -47,7 +46,7 @@ def class_splits(
         raise ValueError(f"folds is {folds}; at least 1 needed")
     check_seed(seed)
     parts = 5 if folds == 1 else folds
-    classes, counts = labels.unique(return_counts=True)
+    classes, counts = torch.unique(labels, return_counts=True)
     for label, count in zip(classes.tolist(), counts.tolist(), strict=True):
         if count < parts:
             name = f"{class_names[label]!r}" if class_names else str(label)
@@ -66,14 +65,14 @@ def class_splits(
 
 
 def balanced_indices(labels: Tensor, limit: int, seed: int) -> Tensor:
-    """Chooses at most ``limit`` items at random, as many of one class as of another.
+    """Choose at most ``limit`` items at random, as many of one class as of another.
 
-    Where a class has too few items, the others make up for it, each by the same number.
+    If a class has too few items, the others make up for it, each by the same number.
 
     Args:
-        labels: integers, ``(n,)``: the class of each item.
-        limit: how many items to keep, at least one of each class.
-        seed: of the choice.
+        labels: Class of each item, integers, ``(n,)``.
+        limit: How many items to keep, at least one of each class.
+        seed: Seed of the choice.
 
     Returns:
         Indices of the chosen items, int64, ascending.
@@ -91,7 +90,7 @@ def balanced_indices(labels: Tensor, limit: int, seed: int) -> Tensor:
     """
     _check_labels(labels)
     check_seed(seed)
-    classes = labels.unique()
+    classes = torch.unique(labels)
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise TypeError(f"limit is {limit!r}; an integer needed")
     if limit < len(classes):
@@ -108,7 +107,7 @@ def balanced_indices(labels: Tensor, limit: int, seed: int) -> Tensor:
 
 
 def check_seed(seed: int) -> None:
-    """Raises a ValueError unless ``seed`` is an integer that PyTorch and scikit-learn accept."""
+    """Raise a ValueError unless ``seed`` is an integer that PyTorch and scikit-learn accept."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed!r}; an integer from 0 to 2**32 - 1 needed")
 

@@ -18,25 +18,25 @@ TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 
 
 class Guidance(nn.Module):
-    """The loss of a student with a teacher.
+    """The loss of a student that has a teacher.
 
-    "response" is :class:`ResponseLoss`, which holds the cross-entropy; "attention" and "overhaul" are the
+    "response" is :class:`ResponseLoss`, which includes the cross-entropy; "attention" and "overhaul" are the
     cross-entropy plus :class:`AttentionLoss` or :class:`OverhaulLoss` of the features of ``layers``. The
-    teacher is frozen, in evaluation mode, and no part of this module's parameters or state.
+    teacher is frozen, in evaluation mode, and not part of this module's parameters or state.
 
     Args:
         technique: "response", "attention" or "overhaul".
         student: The student, for the channels of its layers.
         teacher: The teacher.
-        layers: The student's layers by name; "response" ignores them.
-        teacher_layers: The teacher's, in the same order.
-        example: A few images ``(n, 3, h, w)``, n >= 1, to learn the shapes from.
-        weight: Weight of the teacher's part; None takes the loss's default.
-        temperature: Of "response"; None takes the default.
+        layers: Names of the student's layers; "response" ignores them.
+        teacher_layers: Names of the teacher's layers, in the same order.
+        example: A few images, ``(n, 3, h, w)``, n >= 1, from which the shapes are learnt.
+        weight: Weight of the teacher's part of the loss; None takes the loss's default.
+        temperature: Temperature of "response"; None takes the default.
 
     Raises:
-        ValueError: An unknown technique, lists of different lengths, a layer that is not in its model,
-            layers whose shapes cannot be matched, or a teacher of other classes than the student.
+        ValueError: The technique is unknown, the lists differ in length, a layer is not in its model, the
+            shapes of layers cannot be matched, or the teacher has other classes than the student.
 
     Example:
         >>> import torch
@@ -77,7 +77,7 @@ class Guidance(nn.Module):
         logits, features, answers, targets = self._example(student, example)
         if logits.shape != answers.shape:
             raise ValueError(
-                f"The teacher must tell as many classes as the student: its output has shape "
+                f"The teacher must have as many classes as the student: its output has shape "
                 f"{tuple(answers.shape)}, the student's {tuple(logits.shape)}."
             )
         self.loss: nn.Module
@@ -95,7 +95,7 @@ class Guidance(nn.Module):
             self._check_pairs(features, targets)
 
     def forward(self, student: nn.Module, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of a batch, and the student's logits."""
+        """Compute the loss of a batch, and the student's logits."""
         teacher = self._teacher[0].to(images.device)
         before_relu = self.technique == "overhaul"
         with torch.no_grad():

@@ -28,7 +28,7 @@ class ResponseLoss(nn.Module):
     The defaults are the settings of Adhane et al., "On Explaining Knowledge Distillation".
 
     Args:
-        temperature: T, greater than 0. The larger, the more the small outputs of the teacher count.
+        temperature: T, greater than 0. The larger it is, the more the small outputs of the teacher count.
         weight: w, from 0 (labels alone) to 1 (teacher alone).
 
     Raises:
@@ -94,7 +94,7 @@ class ResponseLoss(nn.Module):
 
 
 def attention_map(features: Tensor) -> Tensor:
-    """Where a layer is active: the mean of its squared channels, scaled to length 1.
+    """Compute where a layer is active: the mean of its squared channels, scaled to length 1.
 
     ``vec(mean_c A_c²) / |vec(mean_c A_c²)|``, F²_sum of Zagoruyko & Komodakis, "Paying More Attention to
     Attention", ICLR 2017 (their sum and this mean are equal once scaled).
@@ -161,8 +161,8 @@ class AttentionLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            student_features: One tensor ``(n, channels, *spatial)`` a layer, one to three spatial axes.
-            teacher_features: As many, in the same order; no gradient reaches them.
+            student_features: One tensor ``(n, channels, *spatial)`` per layer, one to three spatial axes.
+            teacher_features: As many tensors, in the same order; no gradient reaches them.
 
         Returns:
             A scalar, float32 or float64.
@@ -193,7 +193,7 @@ class AttentionLoss(nn.Module):
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision raised to float32, in which sums over a batch are safe; float64 as it is."""
+    """Raise half precision to float32, in which sums over a batch are safe; float64 stays as it is."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -18,14 +18,14 @@ _RARELY_NEGATIVE = 0.001
 
 
 def relu_margins(batch_norm: nn.Module) -> Tensor:
-    """The expected value of each channel where it is negative, from the BatchNorm that makes the features.
+    """Compute each channel's expected value where it is negative, from the BatchNorm that makes the features.
 
     After a BatchNorm of bias b and weight w a channel is taken as x ~ N(b, w²), so
     ``E[x | x < 0] = b - |w| phi(b / w) / Phi(-b / |w|)``. Where ``P(x < 0) <= 0.001`` the margin is
     ``-3 |w|``, the rule of the authors' code. A channel of weight 0 is constant: its margin is min(b, 0).
 
     Args:
-        batch_norm: The BatchNorm whose output a ReLU follows, or a residual sum and then the ReLU; see
+        batch_norm: The BatchNorm that is followed by a ReLU, or by a residual sum and then the ReLU; see
             :func:`~captum_kd.distill.last_batch_norm`.
 
     Returns:
@@ -61,17 +61,17 @@ def relu_margins(batch_norm: nn.Module) -> Tensor:
 
 
 def margin_relu(features: Tensor, margins: Tensor) -> Tensor:
-    """The teacher's features with everything below the margin of the channel raised to it: max(x, m_c).
+    """Raise the teacher's features below the margin of their channel to the margin: max(x, m_c).
 
     Args:
         features: Features before the ReLU, ``(n, c, *spatial)``.
-        margins: ``(c,)``, as :func:`relu_margins` gives.
+        margins: Margins, ``(c,)``, as :func:`relu_margins` returns them.
 
     Returns:
         A tensor shaped as ``features``.
 
     Raises:
-        ValueError: There is not one margin a channel.
+        ValueError: There is not one margin per channel.
 
     Example:
         >>> margin_relu(torch.tensor([[-2.0, -0.1], [1.0, -2.0]]), torch.tensor([-0.5, -1.0]))
@@ -87,14 +87,14 @@ def margin_relu(features: Tensor, margins: Tensor) -> Tensor:
 
 
 def partial_l2(student: Tensor, teacher: Tensor) -> Tensor:
-    """The squared distance that skips what the ReLU hides anyway.
+    """Compute the squared distance that skips what the ReLU hides anyway.
 
     The sum of ``(s - t)²`` over the entries with ``s > t`` or ``t > 0``: where the teacher is silent
-    (``t <= 0``) the student may lie as far below as it likes.
+    (``t <= 0``), the student may be as far below as it likes.
 
     Args:
         student: The student's features before the ReLU, after its connector.
-        teacher: The teacher's, after :func:`margin_relu`; of the same shape.
+        teacher: The teacher's features, after :func:`margin_relu`; of the same shape.
 
     Returns:
         A scalar tensor (float32 or float64), the sum over all samples, channels and positions.
@@ -130,8 +130,8 @@ class OverhaulLoss(nn.Module):
 
     Args:
         student_channels: Channels of the student's layers, from the first layer to the last.
-        teacher_channels: Channels of the teacher's.
-        margins: For each layer a tensor ``(teacher channels,)``, as :func:`relu_margins` gives; kept as
+        teacher_channels: Channels of the teacher's layers.
+        margins: One tensor ``(teacher channels,)`` per layer, as :func:`relu_margins` returns it; kept as
             buffers.
         weight: w, at least 0.
 
@@ -158,7 +158,7 @@ class OverhaulLoss(nn.Module):
         lengths = {len(student_channels), len(teacher_channels), len(margins)}
         if len(lengths) > 1 or lengths == {0}:
             raise ValueError(
-                "student_channels, teacher_channels and margins must have one entry a layer, at least one, "
+                "student_channels, teacher_channels and margins must have one entry per layer, at least one, "
                 f"got {len(student_channels)}, {len(teacher_channels)} and {len(margins)}."
             )
         if not (weight >= 0 and math.isfinite(weight)):
@@ -180,8 +180,9 @@ class OverhaulLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            student_features: One tensor ``(n, student channels, height, width)`` a layer, before the ReLU.
-            teacher_features: As many, ``(n, teacher channels, height, width)``; no gradient reaches them.
+            student_features: One tensor ``(n, student channels, height, width)`` per layer, before the ReLU.
+            teacher_features: As many tensors ``(n, teacher channels, height, width)``; no gradient reaches
+                them.
 
         Returns:
             A scalar, float32 or float64.

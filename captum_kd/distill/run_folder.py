@@ -1,4 +1,4 @@
-"""The folder of a distillation run: what is in it, and how it survives an interruption.
+"""The folder of a distillation run: what it holds, and how it survives an interruption.
 
 ::
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
 from safetensors.torch import save_file
 from torch import nn
@@ -24,19 +24,53 @@ from torch import nn
 from captum_kd._version import versions
 from captum_kd.atomic import write_whole
 from captum_kd.datasets.dataset import ImageData
+from captum_kd.distill.guidance import Technique
+from captum_kd.distill.recipe import Recipe, Stage
 from captum_kd.distill.training import RESUME_FILE
 from captum_kd.report.page import png
 from captum_kd.visualization import plot_curves
-
-if TYPE_CHECKING:
-    from captum_kd.distill.recipe import Recipe, Stage
 
 RUN_FILE, STAGE_FILE, MODEL_FILE = "run.json", "stage.json", "model.safetensors"
 SPLITS_FILE = "splits.safetensors"
 
 
+class StageRecord(TypedDict):
+    """What ``stage.json`` holds: the stage, its test results, and one record per epoch."""
+
+    fold: int
+    name: str
+    architecture: str
+    technique: Technique | None
+    taught_by: str | None
+    num_classes: int
+    test: dict[str, float]
+    epochs: list[dict[str, float]]
+
+
+class DataRecord(TypedDict):
+    """What ``run.json`` holds of the data set."""
+
+    name: str
+    class_names: list[str]
+    training_images: int
+    test_images: int
+    image_size: int
+    fingerprint: str
+    skipped: list[str]
+
+
+class RunRecord(TypedDict):
+    """What ``run.json`` holds: the recipe as JSON, versions, data, finished stages, and the next command."""
+
+    arguments: dict[str, Any]
+    versions: dict[str, str]
+    data: DataRecord
+    stages: list[StageRecord]
+    explain: str
+
+
 def check_same_run(folder: Path, recipe: Recipe) -> None:
-    """Refuse a folder that holds another run, or something else than a run."""
+    """Refuse a folder that holds another run, or something other than a run."""
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / RUN_FILE).exists():
@@ -46,19 +80,19 @@ def check_same_run(folder: Path, recipe: Recipe) -> None:
     if changed:
         listed = "; ".join(f"{k} was {before.get(k)!r} and is now {now.get(k)!r}" for k in changed)
         raise ValueError(
-            f"{folder} holds a run with other arguments: {listed}. Give the same ones to go on, or another "
+            f"{folder} holds a run with other arguments: {listed}. Give the same ones to resume, or another "
             "folder with --out."
         )
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` holds.
+def read_run(folder: Path) -> RunRecord:
+    """Read ``run.json``.
 
     Raises:
         ValueError: There is none, or it is damaged.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))
+        record: RunRecord = json.loads((folder / RUN_FILE).read_text("utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no {RUN_FILE}; is it the folder of a distillation run?") from None
     except json.JSONDecodeError as error:
@@ -67,22 +101,22 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def start_run(folder: Path, recipe: Recipe, data: ImageData) -> None:
-    """Make the folder, or check that the data is what it was."""
+    """Make the folder, or check that the data has not changed."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / RUN_FILE).exists():
         before = read_run(folder)["data"]["fingerprint"]
         if before != data.fingerprint:
             raise ValueError(
-                f"The data set {data.name} is not what it was when the run in {folder} started (fingerprint "
+                f"The data set {data.name} has changed since the run in {folder} started (fingerprint "
                 f"{before[:12]}..., now {data.fingerprint[:12]}...). Start another run with --out."
             )
     write_run(folder, recipe, data)
 
 
-def finished_stage(folder: Path, stage: Stage) -> dict[str, Any] | None:
-    """The record of a finished model, or None."""
+def finished_stage(folder: Path, stage: Stage) -> StageRecord | None:
+    """Read the record of a model; None if it is not finished."""
     path = _stage_folder(folder, stage) / STAGE_FILE
-    record: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
+    record: StageRecord | None = json.loads(path.read_text("utf-8")) if path.exists() else None
     return record
 
 
@@ -93,9 +127,18 @@ def finish_stage(
     num_classes: int,
     history: list[dict[str, float]],
     test: dict[str, float],
-) -> dict[str, Any]:
-    """Write a finished model and its record, and drop its last resume file."""
-    record = {**stage._asdict(), "num_classes": num_classes, "test": test, "epochs": history}
+) -> StageRecord:
+    """Write a finished model and its record, and delete its resume file."""
+    record = StageRecord(
+        fold=stage.fold,
+        name=stage.name,
+        architecture=stage.architecture,
+        technique=stage.technique,
+        taught_by=stage.taught_by,
+        num_classes=num_classes,
+        test=test,
+        epochs=history,
+    )
     own = _stage_folder(folder, stage)
     own.mkdir(parents=True, exist_ok=True)
     # Strings only, as the safetensors header demands.
@@ -107,29 +150,29 @@ def finish_stage(
     return record
 
 
-def write_run(folder: Path, recipe: Recipe, data: ImageData) -> dict[str, Any]:
-    """Write ``run.json`` and the learning curves from what is finished.
+def write_run(folder: Path, recipe: Recipe, data: ImageData) -> RunRecord:
+    """Write ``run.json`` and the learning curves of the finished models.
 
     Returns:
         The record.
     """
     found = sorted(folder.glob(f"fold*/*/{STAGE_FILE}"), key=lambda path: path.stat().st_mtime_ns)
-    records = [json.loads(path.read_text("utf-8")) for path in found]
-    record = {
-        "arguments": _arguments(recipe),
-        "versions": versions("lightning", "torchvision"),
-        "data": {
-            "name": data.name,
-            "class_names": list(data.class_names),
-            "training_images": len(data.labels),
-            "test_images": len(data.test_labels),
-            "image_size": data.image_size,
-            "fingerprint": data.fingerprint,
-            "skipped": list(data.skipped),
-        },
-        "stages": records,
-        "explain": f"captum-kd explain {folder}",
-    }
+    records: list[StageRecord] = [json.loads(path.read_text("utf-8")) for path in found]
+    record = RunRecord(
+        arguments=_arguments(recipe),
+        versions=versions("lightning", "torchvision"),
+        data=DataRecord(
+            name=data.name,
+            class_names=list(data.class_names),
+            training_images=len(data.labels),
+            test_images=len(data.test_labels),
+            image_size=data.image_size,
+            fingerprint=data.fingerprint,
+            skipped=list(data.skipped),
+        ),
+        stages=records,
+        explain=f"captum-kd explain {folder}",
+    )
     write_whole(folder / RUN_FILE, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
     curves: dict[str, list[list[float]]] = {}
     for stage in records:

@@ -1,4 +1,4 @@
-"""Training of one classifier with Lightning: by labels alone, or with a teacher."""
+"""Training one classifier with Lightning: on labels alone, or with a teacher."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from captum_kd.distill.guidance import Guidance
 
+LabelledImages = Dataset[tuple[Tensor, int]]
 Optimizer = Literal["sgd", "adamw"]
 LearningRateSchedule = Literal["constant", "cosine", "one-cycle"]
 RESUME_FILE = "resume.ckpt"
@@ -35,20 +36,20 @@ class TrainingSettings:
 
     Args:
         epochs: Passes over the training images.
-        batch_size: Images a step, on each device.
+        batch_size: Images per step, on each device.
         optimizer: "sgd" or "adamw".
-        learning_rate: The highest of the schedule.
-        momentum: Of SGD.
-        nesterov: Of SGD; Heo et al. use it for overhaul distillation.
-        weight_decay: Of either optimizer.
+        learning_rate: Learning rate; with a schedule, the highest.
+        momentum: Momentum of SGD.
+        nesterov: Use Nesterov momentum with SGD, as Heo et al. do for overhaul distillation.
+        weight_decay: Weight decay of either optimizer.
         schedule: "constant", "cosine" (to zero) or "one-cycle".
-        precision: Lightning's, for instance "32-true" or "bf16-mixed".
-        accelerator: Lightning's, for instance "auto", "cpu" or "gpu".
-        devices: How many.
-        workers: Processes that load images.
+        precision: Lightning's precision, for instance "32-true" or "bf16-mixed".
+        accelerator: Lightning's accelerator, for instance "auto", "cpu" or "gpu".
+        devices: Number of devices.
+        workers: Number of processes that load images.
 
     Raises:
-        ValueError: An unknown word, or a number out of range.
+        ValueError: A word is unknown, or a number is out of range.
     """
 
     epochs: int = 20
@@ -77,13 +78,13 @@ class TrainingSettings:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}.")
 
 
-class EpochLoader(DataLoader[Any]):
-    """A DataLoader that calls ``seed_epoch`` before it draws an order.
+class EpochLoader(DataLoader[tuple[Tensor, int]]):
+    """A DataLoader that calls ``seed_epoch`` before it draws the order of an epoch.
 
     Lightning's hooks come too late for that in the first epoch of a resumed run.
     """
 
-    def __init__(self, dataset: Dataset[Any], *, seed_epoch: Callable[[], None], **options: Any) -> None:
+    def __init__(self, dataset: LabelledImages, *, seed_epoch: Callable[[], None], **options: Any) -> None:
         super().__init__(dataset, **options)
         self.seed_epoch = seed_epoch
 
@@ -96,15 +97,15 @@ class ClassifierTraining(LightningModule):
     """One classifier, its loss and its optimizer.
 
     Args:
-        model: What is trained.
-        num_classes: Its outputs.
-        settings: How.
-        guidance: What its teacher adds, or None for cross-entropy alone.
+        model: The model.
+        num_classes: Number of its outputs.
+        settings: How it is trained.
+        guidance: What a teacher adds to the loss; None for cross-entropy alone.
         seed: Seed of the first epoch. Every epoch sets its own, so that a resumed run draws what an
             uninterrupted one would have drawn.
 
     Attributes:
-        history: One record an epoch: training loss and accuracy, validation accuracy.
+        history: One record per epoch: training loss and accuracy, validation accuracy.
     """
 
     def __init__(
@@ -127,6 +128,9 @@ class ClassifierTraining(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, target = batch
+        # Decoded images have their channels last in memory, and a DataLoader need not change that. On some
+        # processors torch 2.15 then writes past a buffer (docs/troubleshooting.md: "free(): invalid").
+        images = images.contiguous()
         if self.guidance is None:
             logits = self.model(images)
             loss = F.cross_entropy(logits, target)
@@ -186,8 +190,8 @@ class ClassifierTraining(LightningModule):
 def train_classifier(
     model: nn.Module,
     num_classes: int,
-    train: Dataset[Any],
-    validation: Dataset[Any],
+    train: LabelledImages,
+    validation: LabelledImages,
     settings: TrainingSettings,
     folder: Path,
     *,
@@ -195,26 +199,26 @@ def train_classifier(
     seed: int = 0,
     title: str = "",
 ) -> list[dict[str, float]]:
-    """Train a classifier in place, going on from the last finished epoch if ``folder`` holds one.
+    """Train a classifier in place; if ``folder`` holds a stopped training, resume after its last epoch.
 
-    The model of the last epoch is kept: with a fixed schedule nothing is selected, and so nothing can be
-    selected on the wrong data.
+    The model of the last epoch is kept: nothing is selected, so nothing can be selected on the wrong data.
 
     Args:
-        model: What is trained.
-        num_classes: Its outputs.
-        train: Pairs of image and label.
-        validation: The same, for the accuracy that is reported per epoch.
+        model: The model. Its weights are made contiguous.
+        num_classes: Number of its outputs.
+        train: Pairs of image and label to train on.
+        validation: Pairs of image and label for the accuracy that is reported per epoch.
         settings: How to train.
-        folder: For ``resume.ckpt``, rewritten after every epoch, and the logs.
-        guidance: What a teacher adds.
-        seed: Of shuffling and augmentation.
-        title: Shown with the progress.
+        folder: Folder for ``resume.ckpt``, which is rewritten after every epoch, and for the logs.
+        guidance: What a teacher adds to the loss; None for cross-entropy alone.
+        seed: Seed of shuffling and augmentation.
+        title: Text that is shown with the progress.
 
     Returns:
-        One record an epoch.
+        One record per epoch.
     """
     first_seed = seed * _SEEDS_PER_RUN % (2**32 - _SEEDS_PER_RUN)  # NumPy takes no seed beyond 32 bits
+    model.to(memory_format=torch.contiguous_format)  # see training_step
     module = ClassifierTraining(model, num_classes, settings, guidance, first_seed)
     checkpoint = ModelCheckpoint(
         dirpath=folder,
@@ -228,7 +232,7 @@ def train_classifier(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
-        # Spawned processes end with a training; a run has many. Lightning brings the weights back.
+        # Spawned processes end with a training, of which a run has many. Lightning returns the weights.
         strategy="ddp_spawn" if settings.devices > 1 else "auto",
         precision=settings.precision,  # type: ignore[arg-type]
         callbacks=[checkpoint, *([_TitledProgressBar(title)] if watched else [])],
@@ -261,13 +265,13 @@ def train_classifier(
     if trainer.interrupted:
         raise KeyboardInterrupt
     model.eval()
-    # From the file, because with several devices the training was in other processes.
+    # From the file, because with several devices other processes did the training.
     history: list[dict[str, float]] = torch.load(resume, "cpu", weights_only=True)["history"]
     return history
 
 
-def predictions(model: nn.Module, data: Dataset[Any], settings: TrainingSettings) -> Tensor:
-    """The class that a model predicts for each image, int64 ``(n,)`` on the CPU."""
+def predictions(model: nn.Module, data: LabelledImages, settings: TrainingSettings) -> Tensor:
+    """Return the class that a model predicts for each image, int64 ``(n,)`` on the CPU."""
     device = next(model.parameters()).device
     loader = DataLoader(data, batch_size=max(settings.batch_size, 128), num_workers=settings.workers)
     with torch.inference_mode():

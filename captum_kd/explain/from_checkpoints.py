@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from torchvision.transforms import v2
 
 from captum_kd.datasets.image_files import evaluation_crop
-from captum_kd.explain.images import OpenedImages, find_images
-from captum_kd.explain.options import (
+from captum_kd.explain.class_names import encode_labels, read_class_names
+from captum_kd.explain.images import find_images, in_grey
+from captum_kd.explain.inputs import ComparisonInputs
+from captum_kd.explain.models import (
     Normalisation,
     choose_layers,
     input_channels,
@@ -18,92 +17,84 @@ from captum_kd.explain.options import (
     parse_numbers,
     try_model,
 )
-from captum_kd.explain.subject import Subject, encode_labels, read_class_names
+from captum_kd.explain.options import ExplainOptions, ModelOptions
 
 
-def subject_of_checkpoints(
-    *,
-    students: Sequence[str],
-    base: str,
-    teacher: str | None,
-    architectures: Sequence[str],
-    base_architecture: str | None,
-    teacher_architecture: str | None,
-    images: str,
-    root: Path,
-    class_names: Path | None,
-    label_encoder: str,
-    pooling: str,
-    layers: Sequence[str],
-    base_layers: Sequence[str],
-    teacher_layers: Sequence[str],
-    image_size: int,
-    resize: int | None,
-    mean: str,
-    std: str,
-    limit: int,
-    seed: int,
-) -> Subject:
-    """Load models and images; each argument is the option of ``captum-kd explain`` of that name.
+def inputs_from_checkpoints(models: ModelOptions, options: ExplainOptions) -> ComparisonInputs:
+    """Load a user's own models and images.
+
+    Args:
+        models: Where models and images are, and what they are.
+        options: How they are compared.
 
     Returns:
-        The subject: models on the CPU that take images in [0, 1].
+        The inputs; the models are on the CPU and take images in [0, 1].
 
     Raises:
-        ValueError: An option that does not fit; the message names it.
+        ValueError: An option does not fit; the message names it.
     """
-    named = [parse_checkpoint(text) for text in students]
-    names = [checkpoint.name for checkpoint in named]
+    checkpoints = [parse_checkpoint(text) for text in options.students]
+    names = [checkpoint.name for checkpoint in checkpoints]
     if len(set(names)) < len(names):
         raise ValueError(f"--student: two students are called {names}; name them: --student mine=PATH.")
-    if len(architectures) not in (1, len(named)):
+    architectures = _one_each(models.architectures, len(names))
+    own_names = None if models.class_names is None else read_class_names(models.class_names)
+    images = find_images(
+        models.images,
+        evaluation_crop(models.image_size, models.resize),
+        class_names=own_names,
+        root=options.root,
+        limit=options.drawn,
+        seed=options.seed,
+    )
+    classes = images.class_names
+    students = {
+        checkpoint.name: load_model("--student", checkpoint, architecture, classes)
+        for checkpoint, architecture in zip(checkpoints, architectures, strict=True)
+    }
+    first = next(iter(students.values()))
+    architecture = models.base_architecture or architectures[0]
+    base = load_model("--base", parse_checkpoint(models.base), architecture, classes)
+    teacher, teacher_layers = None, None
+    if models.teacher is not None:
+        architecture = models.teacher_architecture or architectures[0]
+        teacher = load_model("--teacher", parse_checkpoint(models.teacher), architecture, classes)
+        if models.teacher_layers:
+            teacher_layers = choose_layers("--teacher-layer", teacher, models.teacher_layers)
+    channels = input_channels(first)
+    normalisation = Normalisation(
+        parse_numbers("--mean", models.mean, channels), parse_numbers("--std", models.std, channels)
+    )
+    for model in (*students.values(), base, *([] if teacher is None else [teacher])):
+        model.register_forward_pre_hook(normalisation)
+        try_model(model, (channels, models.image_size, models.image_size))
+    return ComparisonInputs(
+        students,
+        base,
+        choose_layers("--layer", first, models.layers),
+        in_grey(images) if channels == 1 else images,
+        base_layers=choose_layers("--base-layer", base, models.base_layers) if models.base_layers else None,
+        teacher=teacher,
+        teacher_layers=teacher_layers,
+        label_embeddings=encode_labels(options.label_encoder, options.pooling, classes),
+        notes=() if own_names else (_order_of_classes(classes),),
+    )
+
+
+def _one_each(architectures: Sequence[str], count: int) -> Sequence[str]:
+    """The architecture of each student."""
+    if len(architectures) not in (1, count):
         raise ValueError(
-            f"--architecture: give one, or one for each of the {len(named)} students in their order; got "
+            f"--architecture: give one, or one for each of the {count} students in their order; got "
             f"{len(architectures)}."
         )
-    each = list(architectures) * (len(named) if len(architectures) == 1 else 1)
-    given_names = None if class_names is None else read_class_names(class_names)
-    crop = evaluation_crop(image_size, resize)
-    found = find_images(images, crop, class_names=given_names, root=root, limit=limit, seed=seed)
-    models = {
-        checkpoint.name: load_model("--student", checkpoint, architecture, found.class_names)
-        for checkpoint, architecture in zip(named, each, strict=True)
-    }
-    base_model = load_model("--base", parse_checkpoint(base), base_architecture or each[0], found.class_names)
-    teacher_model = None
-    if teacher is not None:
-        architecture = teacher_architecture or each[0]
-        teacher_model = load_model("--teacher", parse_checkpoint(teacher), architecture, found.class_names)
-    everyone = [*models.values(), base_model, *([] if teacher_model is None else [teacher_model])]
-    channels = input_channels(everyone[0])
-    if channels == 1 and isinstance(found.dataset, OpenedImages):
-        found.dataset.transform = v2.Compose([crop, v2.Grayscale()])
-    normalisation = Normalisation(
-        parse_numbers("--mean", mean, channels), parse_numbers("--std", std, channels)
-    )
-    for model in everyone:
-        model.register_forward_pre_hook(normalisation)
-        try_model(model, (channels, image_size, image_size))
-    return Subject(
-        models,
-        base_model,
-        choose_layers("--layer", next(iter(models.values())), layers),
-        found,
-        base_layers=choose_layers("--base-layer", base_model, base_layers) if base_layers else None,
-        teacher=teacher_model,
-        teacher_layers=(
-            choose_layers("--teacher-layer", teacher_model, teacher_layers)
-            if teacher_layers and teacher_model is not None
-            else None
-        ),
-        label_embeddings=encode_labels(label_encoder, pooling, found.class_names),
-        notes=() if given_names else (_order_of_classes(found.class_names),),
-    )
+    return architectures if len(architectures) == count else [*architectures] * count
 
 
 def _order_of_classes(class_names: Sequence[str]) -> str:
     first = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
     return (
-        f"The models' outputs are taken to be in this order: {first}. If accuracies are lower than you know "
-        "them to be, give the order with --class-names, or the models' normalisation with --mean and --std."
+        f"The models' outputs are assumed to be in this order: {first}. If accuracies are lower than you "
+        "know them to be, give the order with --class-names, or the models' normalisation with --mean and "
+        "--std."
     )

@@ -4,46 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Subset
 
 from captum_kd.datasets.load import load_data
-from captum_kd.distill.recipe import load_stage
-from captum_kd.distill.run_folder import read_run
+from captum_kd.distill.run_folder import RunRecord, read_run
+from captum_kd.distill.stages import load_stage
+from captum_kd.explain.class_names import encode_labels
 from captum_kd.explain.images import ExplainedImages
-from captum_kd.explain.subject import Subject
+from captum_kd.explain.inputs import ComparisonInputs
+from captum_kd.explain.options import ExplainOptions
 from captum_kd.models.architectures import default_layers
 
 
-def subject_of_run(
-    folder: Path, *, root: Path, students: Sequence[str], fold: int, limit: int, seed: int
-) -> Subject:
-    """Students, base model and teacher of a fold, and test images that nothing was chosen by.
+def inputs_from_run(folder: Path, options: ExplainOptions) -> ComparisonInputs:
+    """Load students, base model and teacher of a fold, and test images that were not used to choose anything.
 
     Args:
-        folder: Of ``captum-kd distill``.
-        root: Where data sets with a name are.
-        students: Names of students of the run. Empty: all.
-        fold: Which fold's models.
-        limit: Draw at most this many test images.
-        seed: Of the drawing.
+        folder: Folder of a run of ``captum-kd distill``.
+        options: How they are compared; ``students`` are names of students of the run, none for all.
 
     Returns:
-        The subject; label embeddings are left out.
+        The inputs; the models are on the CPU.
 
     Raises:
-        ValueError: No run in ``folder``, no such student or fold, models that are not finished, or other data
-            than the run's.
+        ValueError: The folder holds no run, the run has no such student or fold, its models are not finished,
+            or the data is not what the run was trained on.
     """
     run = read_run(folder)
     arguments = run["arguments"]
-    names = _students(run, students, fold)
+    names = _students(run, options.students, options.fold)
     data = load_data(
         arguments["data"],
-        root=root,
+        root=options.root,
         image_size=arguments["image_size"],
         seed=arguments["seed"],
         limit=arguments["limit"],
@@ -54,14 +49,16 @@ def subject_of_run(
     classes = len(data.class_names)
 
     def load(name: str, architecture: str) -> nn.Module:
-        return load_stage(folder, fold, name, architecture, classes)
+        return load_stage(folder, options.fold, name, architecture, classes)
 
     models = {name: load(name, arguments["student"]) for name in names}
     teacher = load("teacher", arguments["teacher"])
     layers = list(arguments["layers"] or default_layers(next(iter(models.values()))))
     teacher_layers = list(arguments["teacher_layers"] or default_layers(teacher))
     pairs_up = len(teacher_layers) == len(layers)
-    order = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(seed))[:limit]
+    order = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(options.seed))[
+        : options.drawn
+    ]
     images = ExplainedImages(
         Subset(data.test, order.tolist()),
         [f"test image {i}" for i in order.tolist()],
@@ -69,24 +66,25 @@ def subject_of_run(
         data.name,
         [{"file": name, "reason": "could not be read"} for name in data.skipped],
     )
-    return Subject(
+    return ComparisonInputs(
         models,
         load("base", arguments["student"]),
         layers,
         images,
         teacher=teacher if pairs_up else None,
         teacher_layers=teacher_layers if pairs_up else None,
+        label_embeddings=encode_labels(options.label_encoder, options.pooling, data.class_names),
         notes=(
-            f"Models of fold {fold} of {arguments['folds']} of a run of captum-kd distill: students and base "
-            f"model {arguments['student']}, teacher {arguments['teacher']}, "
-            f"{run['data']['training_images']} training images. The base model has the students' "
-            "architecture and schedule, and no teacher.",
+            f"Models of fold {options.fold} of {arguments['folds']} of a run of captum-kd distill: students "
+            f"and base model {arguments['student']}, teacher {arguments['teacher']}, "
+            f"{run['data']['training_images']} training images. The base model is like the students, but "
+            "trained without a teacher.",
             _accuracies(run),
         ),
     )
 
 
-def _students(run: dict[str, Any], students: Sequence[str], fold: int) -> list[str]:
+def _students(run: RunRecord, students: Sequence[str], fold: int) -> list[str]:
     finished = [stage["name"] for stage in run["stages"] if stage["fold"] == fold]
     there = [name for name in finished if name.startswith("student-")]
     if "base" not in finished or not there:
@@ -101,7 +99,7 @@ def _students(run: dict[str, Any], students: Sequence[str], fold: int) -> list[s
     return list(students) or there
 
 
-def _accuracies(run: dict[str, Any]) -> str:
+def _accuracies(run: RunRecord) -> str:
     """The test accuracy of each model over folds, in a sentence."""
     parts = []
     for name in dict.fromkeys(stage["name"] for stage in run["stages"]):

@@ -1,4 +1,4 @@
-"""The images that models are explained on: a folder, a list of files, or a data set of torchvision."""
+"""The images that models are compared on: a folder, a list of files, or a data set of torchvision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,24 +17,28 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from captum_kd.datasets.image_files import class_folders, image_paths, read_rgb
+from captum_kd.datasets.class_folders import class_names_in, list_images, split_folders
+from captum_kd.datasets.image_files import ImageFiles, decoding_problem, read_rgb
 
 CHECKED_AT_ONCE = 64
+Transform = Callable[[Image.Image], Tensor]
 
 
 class ExplainedImages(NamedTuple):
     """Images with their classes.
 
     Attributes:
-        dataset: items ``(image, class index)``: float ``(c, h, w)`` as the models take them, in random order.
-        names: what each image is called.
-        class_names: in the order of the class indices.
-        name: of the data.
-        skipped: files that could not be read: ``{"file": ..., "reason": ...}``.
+        dataset: Items ``(image, class index)`` in random order; images are float ``(c, h, w)``, as the models
+            take them.
+        names: What each image is called.
+        class_names: Names in the order of the class indices.
+        name: Name of the data.
+        skipped: Files that could not be read: ``{"file": ..., "reason": ...}``.
     """
 
-    dataset: Dataset[Any]
+    dataset: Dataset[tuple[Tensor, int]]
     names: list[str]
     class_names: tuple[str, ...]
     name: str
@@ -41,43 +46,26 @@ class ExplainedImages(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """Where images are: what each is called, what opens it, and its class."""
+    """Images of a source before any is read.
 
-    names: list[str]
-    openers: list[Callable[[], Image.Image]]
-    labels: list[int]
-    class_names: tuple[str, ...]
-
-
-class OpenedImages(Dataset[tuple[Tensor, int]]):
-    """Images that are opened when they are fetched.
-
-    Args:
-        openers: Functions without arguments that give PIL images.
+    Attributes:
+        names: What each image is called.
         labels: The class index of each.
-        transform: Turns a PIL image into a tensor.
+        class_names: Names in the order of the class indices.
+        decode: Decodes the image of an index.
+        choose: Makes a data set of some of them, by their indices.
     """
 
-    def __init__(
-        self,
-        openers: Sequence[Callable[[], Image.Image]],
-        labels: Sequence[int],
-        transform: Callable[[Image.Image], Tensor],
-    ) -> None:
-        self.openers = openers
-        self.labels = labels
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.openers[index]()), self.labels[index]
+    names: list[str]
+    labels: list[int]
+    class_names: tuple[str, ...]
+    decode: Callable[[int], Image.Image]
+    choose: Callable[[list[int], Transform], Dataset[tuple[Tensor, int]]]
 
 
 def find_images(
     source: str,
-    transform: Callable[[Image.Image], Tensor],
+    transform: Transform,
     *,
     class_names: Sequence[str] | None = None,
     root: Path = Path("data"),
@@ -91,17 +79,17 @@ def find_images(
             tab or space; paths relative to the file); or the name of a data set in ``torchvision.datasets``,
             whose test split is taken.
         transform: Turns a PIL image (RGB) into a tensor.
-        class_names: Of the models, in the order of their outputs. None: the folders' names, sorted.
-        root: Where torchvision's data sets are, or are downloaded to.
+        class_names: Names of the models' outputs in their order. None: the folders' names, sorted.
+        root: Folder of torchvision's data sets; downloads are written here.
         limit: Draw at most this many images.
-        seed: Of the drawing.
+        seed: Seed of the drawing.
 
     Returns:
         The images that could be read, in random order.
 
     Raises:
-        ValueError: There is no such source, it holds no images, no image can be read, or a class is not
-            one of ``class_names``.
+        ValueError: There is no such source, it holds no images, no image can be read, or a class is not one
+            of ``class_names``.
 
     Example:
         >>> import tempfile
@@ -127,9 +115,27 @@ def find_images(
     if not chosen:
         reason = f" The first: {skipped[0]['file']} ({skipped[0]['reason']})." if skipped else ""
         raise ValueError(f"--images: none of the {len(order)} images in {source} can be read.{reason}")
-    dataset = OpenedImages([listed.openers[i] for i in chosen], [listed.labels[i] for i in chosen], transform)
-    names = [listed.names[i] for i in chosen]
-    return ExplainedImages(dataset, names, listed.class_names, path.name or source, skipped)
+    return ExplainedImages(
+        listed.choose(chosen, transform),
+        [listed.names[i] for i in chosen],
+        listed.class_names,
+        path.name or source,
+        skipped,
+    )
+
+
+def in_grey(images: ExplainedImages) -> ExplainedImages:
+    """Return the same images with one channel in place of three."""
+    return images._replace(dataset=_GreyImages(images.dataset))
+
+
+class _GreyImages(Dataset[tuple[Tensor, int]]):
+    def __init__(self, coloured: Dataset[tuple[Tensor, int]]) -> None:
+        self.coloured = coloured
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.coloured[index]
+        return rgb_to_grayscale(image), label
 
 
 def _readable(listed: _Listed, order: list[int], limit: int) -> tuple[list[int], list[dict[str, str]]]:
@@ -139,7 +145,7 @@ def _readable(listed: _Listed, order: list[int], limit: int) -> tuple[list[int],
     with ThreadPoolExecutor() as executor:
         for start in range(0, len(order), CHECKED_AT_ONCE):
             indices = order[start : start + CHECKED_AT_ONCE]
-            problems = executor.map(_problem, (listed.openers[i] for i in indices))
+            problems = executor.map(lambda i: decoding_problem(lambda: listed.decode(i)), indices)
             for index, problem in zip(indices, problems, strict=True):
                 if len(chosen) == limit:
                     return chosen, skipped
@@ -150,53 +156,30 @@ def _readable(listed: _Listed, order: list[int], limit: int) -> tuple[list[int],
     return chosen, skipped
 
 
-def _problem(opener: Callable[[], Image.Image]) -> str | None:
-    try:
-        opener()
-    except Exception as error:  # decoders raise nearly anything on damaged files
-        # Pillow's message ends in the path, which the name already tells.
-        return re.sub(r" '.*'$| <.*>$", "", f"{type(error).__name__}: {error}")
-    return None
+def _files(paths: list[Path], names: list[str], labels: list[int], class_names: tuple[str, ...]) -> _Listed:
+    def choose(indices: list[int], transform: Transform) -> ImageFiles:
+        return ImageFiles([paths[i] for i in indices], torch.tensor(labels)[indices], transform)
 
-
-class _OpenFile:
-    """Opens a file; unlike a closure it can be sent to worker processes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __call__(self) -> Image.Image:
-        return read_rgb(self.path)
-
-
-class _OpenItem:
-    """Opens an item of a data set."""
-
-    def __init__(self, dataset: Any, index: int) -> None:
-        self.dataset, self.index = dataset, index
-
-    def __call__(self) -> Image.Image:
-        image: Image.Image = self.dataset[self.index][0].convert("RGB")
-        return image
+    return _Listed(names, labels, class_names, lambda index: read_rgb(paths[index]), choose)
 
 
 def _from_folder(folder: Path, class_names: Sequence[str] | None) -> _Listed:
-    found = class_folders(folder)
-    if "train" in found and set(found) <= {"train", "test", "val"}:
-        folder = folder / next(name for name in ("test", "val", "train") if name in found)
-        found = class_folders(folder)
-    files = [(path, name) for name in found for path in image_paths(folder / name)]
-    if not files:
+    splits = split_folders(folder)
+    folder = next((splits[name] for name in ("test", "val", "train") if name in splits), folder)
+    found = class_names_in(folder)
+    paths, indices = list_images(folder, found)
+    if not paths:
         loose = sum(path.suffix.lower() in IMG_EXTENSIONS for path in folder.iterdir())
         hint = f" There are {loose} images in the folder itself: name their classes in a text file."
         raise ValueError(
             f"--images: {folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in a sub-folder per class."
             + (hint if loose else "")
         )
-    names = tuple(class_names or found)
-    labels = [_class_index(word, names, f"the folder {folder / word}") for _, word in files]
-    listed = [path.relative_to(folder).as_posix() for path, _ in files]
-    return _Listed(listed, [_OpenFile(path) for path, _ in files], labels, names)
+    class_names = tuple(class_names or found)
+    labels = [
+        _class_index(found[index], class_names, f"the folder {folder / found[index]}") for index in indices
+    ]
+    return _files(paths, [path.relative_to(folder).as_posix() for path in paths], labels, class_names)
 
 
 def _from_list(path: Path, class_names: Sequence[str] | None) -> _Listed:
@@ -226,9 +209,8 @@ def _from_list(path: Path, class_names: Sequence[str] | None) -> _Listed:
     else:
         names = tuple(class_names)
     labels = [_class_index(word, names, f"a line of {path}") for word in words]
-    return _Listed(
-        [file for file, _ in entries], [_OpenFile(path.parent / file) for file, _ in entries], labels, names
-    )
+    files = [file for file, _ in entries]
+    return _files([path.parent / file for file in files], files, labels, names)
 
 
 def _from_torchvision(source: str, root: Path, class_names: Sequence[str] | None) -> _Listed:
@@ -258,13 +240,36 @@ def _from_torchvision(source: str, root: Path, class_names: Sequence[str] | None
         raise ValueError(
             f"--class-names: {known[wanted]} has class {max(labels)}, but there are {len(names)} names."
         )
-    count = len(labels)
-    items: list[Callable[[], Image.Image]] = [_OpenItem(dataset, i) for i in range(count)]
-    return _Listed([f"{known[wanted]} {i}" for i in range(count)], items, labels, names)
+    return _Listed(
+        [f"{known[wanted]} {i}" for i in range(len(labels))],
+        labels,
+        names,
+        lambda index: _picture(dataset, index),
+        partial(_TorchvisionImages, dataset, labels),
+    )
+
+
+class _TorchvisionImages(Dataset[tuple[Tensor, int]]):
+    """Some items of a torchvision data set."""
+
+    def __init__(self, dataset: Any, labels: list[int], indices: list[int], transform: Transform) -> None:
+        self.dataset, self.labels, self.indices, self.transform = dataset, labels, indices, transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        item = self.indices[index]
+        return self.transform(_picture(self.dataset, item)), self.labels[item]
+
+
+def _picture(dataset: Any, index: int) -> Image.Image:
+    image: Image.Image = dataset[index][0].convert("RGB")
+    return image
 
 
 def _open_torchvision(name: str, root: Path) -> Any:
-    """The test split, or the validation split where there is none with labels, or all there is."""
+    """The test split; without one, the validation split; without splits, the whole data set."""
     build = getattr(torchvision.datasets, name)
     accepted = inspect.signature(build).parameters
     options: dict[str, Any] = {"download": True} if "download" in accepted else {}
@@ -283,7 +288,7 @@ def _open_torchvision(name: str, root: Path) -> Any:
 
 
 def _targets(dataset: Any) -> list[int]:
-    """The class of every item, without opening the images where the data set keeps a list."""
+    """The class of every item, without decoding the images if the data set keeps a list."""
     for attribute in ("targets", "labels", "_labels", "y"):
         listed = getattr(dataset, attribute, None)
         if listed is not None and len(listed) == len(dataset):

@@ -1,4 +1,4 @@
-"""Compare a subject's models, and write what was found into a folder."""
+"""Compare the models, and write the result into a folder."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from captum_kd.atomic import write_whole
 from captum_kd.comparison.batches import SMALLEST_REFERENCE, SMALLEST_SCORED
-from captum_kd.comparison.compare import compare
+from captum_kd.comparison.compare import DEFAULT_METHODS, compare
 from captum_kd.comparison.result import Comparison
-from captum_kd.explain.subject import Subject
+from captum_kd.explain.images import ExplainedImages
+from captum_kd.explain.inputs import ComparisonInputs
+from captum_kd.explain.options import ExplainOptions
 from captum_kd.models.activations import ReshapeTransform, layer_activations
 from captum_kd.models.layers import find_layer
 from captum_kd.models.tokens import channels_last, tokens_to_image
@@ -25,77 +26,90 @@ from captum_kd.report.page import png
 
 CACHE = ".features"
 OF_TOKENS = (
-    "The layers give tokens (images, tokens, channels). They are laid out as a square image, in the order in "
-    "which they come; class tokens and registers, which come before them, are left out. How far maps of "
-    "transformers can be believed has not been measured."
+    "The layers give tokens (images, tokens, channels). They are laid out as a square image in their order; "
+    "class tokens and registers, which come before them, are left out. How faithful maps of transformers are "
+    "has not been measured."
 )
 
 
-class Loading(NamedTuple):
-    """How images reach the models."""
-
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    batch_size: int = 32
-    workers: int = 0
-
-
-def compare_subject(
-    subject: Subject, loading: Loading, *, limit: int, reference: int, cache: Path | None, **options: Any
+def compare_inputs(
+    inputs: ComparisonInputs,
+    options: ExplainOptions,
+    *,
+    command: str,
+    cache: Path | None = None,
+    progress: bool = False,
 ) -> Comparison:
-    """Run :func:`captum_kd.compare` on a subject.
+    """Run :func:`captum_kd.compare` on what the command loaded.
+
+    The first images are the reference of the maps and are not scored: as many as the options say, or a
+    quarter of the images if there are too few.
 
     Args:
-        subject: What is explained; its models are moved to the device.
-        loading: Device, precision and batches.
-        limit: How many images to score.
-        reference: How many more, the first, are the maps' reference and not scored; where there are not so
-            many images, a quarter of them.
+        inputs: Models and images; the models are moved to the device.
+        options: How they are compared.
+        command: The command, for the report.
         cache: See ``compare``.
-        **options: Of ``compare``.
+        progress: Show progress bars.
 
     Returns:
-        The comparison; its settings also say what the images are called.
+        The comparison; its settings include command, data, names and notes.
 
     Raises:
-        ValueError: Too few images, and all that ``compare`` raises.
+        ValueError: There are too few images; and all that ``compare`` raises.
     """
-    for model in subject.models():
-        model.to(loading.device, loading.dtype)
-    count = len(subject.images.names)
-    first = reference if count >= limit + reference else min(reference, max(SMALLEST_REFERENCE, count // 4))
-    if count - first < SMALLEST_SCORED:
+    device = options.torch_device()
+    for model, _ in inputs.models():
+        model.to(device, options.dtype)
+    dataset, count = inputs.images.dataset, len(inputs.images.names)
+    reference = options.reference
+    if count < options.drawn:
+        reference = min(reference, max(SMALLEST_REFERENCE, count // 4))
+    if count - reference < SMALLEST_SCORED:
         raise ValueError(
-            f"{subject.images.name} has {count} images that can be used, but at least "
+            f"{inputs.images.name} has {count} images that can be used, but at least "
             f"{SMALLEST_REFERENCE + SMALLEST_SCORED} are needed: {SMALLEST_SCORED} to score, others as the "
             "reference of the maps. Hundreds make narrow intervals."
         )
-    indices = range(count)
-    held_out = list(_loader(subject.images.dataset, indices[:first], loading))
-    reshape_transform = _reshape_transform(subject, held_out[0][0][:1].to(loading.device))
+    held_out = list(_Batches(dataset, range(reference), options))
+    reshape_transform = _reshape_transform(inputs, held_out[0][0][:1].to(device))
     comparison = compare(
-        subject.students,
-        subject.base,
-        subject.layers,
-        _loader(subject.images.dataset, indices[first:], loading),
-        base_layers=subject.base_layers,
-        teacher=subject.teacher,
-        teacher_layers=subject.teacher_layers,
-        label_embeddings=subject.label_embeddings,
+        inputs.students,
+        inputs.base,
+        inputs.layers,
+        _Batches(dataset, range(reference, count), options),
+        base_layers=inputs.base_layers,
+        teacher=inputs.teacher,
+        teacher_layers=inputs.teacher_layers,
+        label_embeddings=inputs.label_embeddings,
         reference=held_out,
         reshape_transform=reshape_transform,
-        device=loading.device,
+        methods=options.methods or DEFAULT_METHODS,
+        shown=options.shown,
+        kept_share=options.kept_share,
+        seed=options.seed,
+        device=device,
         cache=cache,
-        **options,
+        progress=progress,
     )
+    shown = inputs.images.names[reference : reference + len(comparison.images)]
+    notes = [*inputs.notes, *([] if reshape_transform is None else [OF_TOKENS])]
+    return _described(comparison, inputs.images, shown, notes, command)
+
+
+def _described(
+    comparison: Comparison, images: ExplainedImages, shown: list[str], notes: list[str], command: str
+) -> Comparison:
+    """The comparison with what only this command knows about it."""
     settings = dataclasses.replace(
         comparison.settings,
+        command=command,
         reference_source="drawn at random from the same images, not scored",
-        class_names=tuple(subject.images.class_names),
-        image_names=tuple(subject.images.names[first : first + len(comparison.images)]),
-        data=subject.images.name,
-        skipped=tuple(subject.images.skipped),
-        notes=(*subject.notes, *(() if reshape_transform is None else (OF_TOKENS,))),
+        class_names=tuple(images.class_names),
+        image_names=tuple(shown),
+        data=images.name,
+        skipped=tuple(images.skipped),
+        notes=tuple(notes),
     )
     return dataclasses.replace(comparison, settings=settings)
 
@@ -104,7 +118,7 @@ def write_report(comparison: Comparison, out: Path) -> Path:
     """Write the page, the scores, the comparison and its figures.
 
     Args:
-        comparison: What was found.
+        comparison: The comparison.
         out: An existing folder.
 
     Returns:
@@ -126,14 +140,9 @@ def write_report(comparison: Comparison, out: Path) -> Path:
     return out / "report.html"
 
 
-def _reshape_transform(subject: Subject, image: Tensor) -> ReshapeTransform | None:
-    """What makes images of tokens, if any layer gives them."""
-    layers = subject.layers
-    pairs = [(model, layers) for model in subject.students.values()]
-    pairs.append((subject.base, subject.base_layers or layers))
-    if subject.teacher is not None:
-        pairs.append((subject.teacher, subject.teacher_layers or layers))
-    for model, names in pairs:
+def _reshape_transform(inputs: ComparisonInputs, image: Tensor) -> ReshapeTransform | None:
+    """The transform that lays tokens out as images, if any layer gives tokens."""
+    for model, names in inputs.models():
         modules = [find_layer(model, name) for name in names]
         # As they come, without the warning that some look like tokens.
         given = layer_activations(model, modules, image, reshape_transform=lambda value: value).activations
@@ -142,21 +151,22 @@ def _reshape_transform(subject: Subject, image: Tensor) -> ReshapeTransform | No
     return None
 
 
-def _write_figure(folder: Path, words: Sequence[str], figure: Any) -> None:
+def _write_figure(folder: Path, words: Sequence[str], figure: Figure) -> None:
     name = re.sub(r"[^\w.-]+", "_", "-".join(words))
     write_whole(folder / f"{name}.png", lambda path: path.write_bytes(png(figure)))
 
 
-def _loader(dataset: Dataset[Any], indices: Sequence[int], loading: Loading) -> _Batches:
-    loader = DataLoader(Subset(dataset, indices), loading.batch_size, num_workers=loading.workers)
-    return _Batches(loader, loading.dtype)
-
-
 class _Batches:
-    """The batches of a DataLoader with images in the models' precision."""
+    """Batches of some images, in the models' precision."""
 
-    def __init__(self, loader: DataLoader[Any], dtype: torch.dtype) -> None:
-        self.loader, self.dtype = loader, dtype
+    def __init__(
+        self, dataset: Dataset[tuple[Tensor, int]], indices: Sequence[int], options: ExplainOptions
+    ) -> None:
+        some = Subset(dataset, indices)
+        self.loader: DataLoader[tuple[Tensor, int]] = DataLoader(
+            some, options.batch_size, num_workers=options.workers
+        )
+        self.dtype = options.dtype
 
     def __len__(self) -> int:
         return len(self.loader)

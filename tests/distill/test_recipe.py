@@ -1,215 +1,12 @@
-"""Whole runs, by the command, on a small folder in the layout of a real data set."""
+"""What a recipe accepts, and the models that it lists."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from click.testing import CliRunner, Result
-from PIL import Image
-from safetensors.torch import load_file
 
-from captum_kd.cli.main import main
-from captum_kd.distill import run_folder
-from captum_kd.distill.recipe import Recipe, distil, stages
-from captum_kd.distill.training import TrainingSettings
-
-# What is left out is checked where images are read and in run.json.
-pytestmark = pytest.mark.filterwarnings("ignore:left out")
-
-SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=0.01, accelerator="cpu")
-OPTIONS = [
-    *("--teacher", "small_resnet6", "--student", "small_resnet4", "--image-size", "24"),
-    *("--epochs", "2", "--batch-size", "8", "--learning-rate", "0.01", "--accelerator", "cpu"),
-]
-
-
-@pytest.fixture(scope="module")
-def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PetImages as it is downloaded: two classes, an empty JPEG, a truncated one, a Thumbs.db."""
-    root = tmp_path_factory.mktemp("pets")
-    generator = torch.Generator().manual_seed(0)
-    for tint, name in enumerate(("Cat", "Dog")):
-        folder = root / "PetImages" / name
-        folder.mkdir(parents=True)
-        for i in range(30):
-            pixels = torch.randint(0, 120, (32, 32, 3), generator=generator, dtype=torch.uint8)
-            pixels[..., tint] += 100
-            Image.fromarray(pixels.numpy()).save(folder / f"{i}.jpg")
-        (folder / "Thumbs.db").write_bytes(b"not an image")
-    (root / "PetImages" / "Cat" / "666.jpg").write_bytes(b"")
-    whole = (root / "PetImages" / "Dog" / "1.jpg").read_bytes()
-    (root / "PetImages" / "Dog" / "11702.jpg").write_bytes(whole[: len(whole) // 2])
-    return root
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
-
-
-@pytest.fixture(scope="module")
-def finished(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Every technique and an assistant, two folds."""
-    out = tmp_path_factory.mktemp("run") / "new" / "run"
-    techniques = [word for t in ("response", "attention", "overhaul") for word in ("--technique", t)]
-    result = run(
-        *("distill", "--data", "asirra", "--root", str(pets), "--folds", "2", "--out", str(out)),
-        *OPTIONS,
-        *techniques,
-        *("--assistant", "small_resnet5", "--weight", "attention=10"),
-    )
-    assert result.exit_code == 0, result.output
-    return out, result.output
-
-
-def test_a_run_holds_everything(finished: tuple[Path, str]) -> None:
-    out, output = finished
-    record = json.loads((out / "run.json").read_text())
-    names = ["teacher", "base"]
-    for technique in ("response", "attention", "overhaul"):
-        names += [f"assistant1-{technique}", f"student-{technique}"]
-    assert [(s["fold"], s["name"]) for s in record["stages"]] == [(f, n) for f in (1, 2) for n in names]
-    for stage in record["stages"]:
-        assert len(stage["epochs"]) == 2
-        assert 0 <= stage["test"]["accuracy"] <= 1
-        folder = out / f"fold{stage['fold']}" / stage["name"]
-        assert (folder / "model.safetensors").exists()
-        assert not (folder / "resume.ckpt").exists()
-    assert record["arguments"]["weights"] == {"attention": 10.0}
-    assert {"torch", "lightning", "captum"} <= set(record["versions"])
-    assert len(record["data"]["skipped"]) == 2
-    assert record["data"]["class_names"] == ["Cat", "Dog"]
-    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
-    splits = load_file(out / "splits.safetensors")
-    for fold in (1, 2):
-        train, validation = (set(splits[f"fold{fold}.{part}"].tolist()) for part in ("train", "validation"))
-        assert not train & validation
-        assert len(train | validation) == record["data"]["training_images"] == 48
-    assert record["data"]["test_images"] == 12
-    assert re.search(r"student-overhaul +0\.\d{4} \+- 0\.\d{4} over 2 folds", output)
-    assert f"captum-kd explain {out}" in output
-
-
-def test_folds_have_teachers_of_their_own_and_students_start_where_the_base_does(
-    finished: tuple[Path, str],
-) -> None:
-    out, _ = finished
-    first, second = (load_file(out / f"fold{i}" / "teacher" / "model.safetensors") for i in (1, 2))
-    assert not torch.equal(first["fc.weight"], second["fc.weight"])
-    weights = [load_file(p)["fc.weight"] for p in sorted(out.glob("fold1/student-*/model.safetensors"))]
-    assert len(weights) == 3
-    assert not any(torch.equal(weights[0], other) for other in weights[1:])
-
-
-def test_a_finished_run_is_not_trained_again(finished: tuple[Path, str], pets: Path) -> None:
-    out, _ = finished
-    before = {p: p.stat().st_mtime_ns for p in out.glob("fold*/*/model.safetensors")}
-    techniques = [word for t in ("response", "attention", "overhaul") for word in ("--technique", t)]
-    arguments = [*OPTIONS, *techniques, "--assistant", "small_resnet5", "--weight", "attention=10"]
-    common = ["distill", "--data", "asirra", "--root", str(pets), "--out", str(out)]
-    assert run(*common, "--folds", "2", *arguments).exit_code == 0
-    assert before == {p: p.stat().st_mtime_ns for p in out.glob("fold*/*/model.safetensors")}
-    result = run(*common, "--folds", "3", "--seed", "1", *arguments)
-    assert result.exit_code == 1
-    assert "folds was 2 and is now 3; seed was 0 and is now 1" in result.output
-
-
-def test_of_few_test_images_a_quarter_is_the_reference(
-    finished: tuple[Path, str], pets: Path, tmp_path: Path
-) -> None:
-    out, _ = finished
-    given = ["explain", str(out), "--student", "student-attention", "--fold", "2", "--root", str(pets)]
-    result = run(*given, "--out", str(tmp_path))
-    assert result.exit_code == 0, result.output
-    settings = json.loads((tmp_path / "scores.json").read_text())["settings"]
-    assert (settings["samples"], settings["reference"]) == (9, 3)
-
-
-def test_a_killed_run_ends_as_an_unbroken_one(pets: Path, tmp_path: Path) -> None:
-    """The process is killed, as by a power cut, in the middle of the base model."""
-    folder = pets / "PetImages"
-    for name in ("666.jpg", "11702.jpg"):
-        for path in folder.rglob(name):
-            assert path.exists()
-    command = [
-        *("distill", "--data", str(folder), "--skip-unreadable", "--folds", "1", *OPTIONS),
-        *("--technique", "attention", "--weight", "attention=10", "--schedule", "cosine"),
-    ]
-    command[command.index("--epochs") + 1] = "6"
-    assert run(*command, "--out", str(tmp_path / "whole")).exit_code == 0
-    program = [sys.executable, "-c", "from captum_kd.cli.main import main; main()"]
-    process = subprocess.Popen(
-        [*program, *command, "--out", str(tmp_path / "cut")], stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "cut" / "fold1" / "base" / "resume.ckpt").exists():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "cut" / "fold1" / "base" / "stage.json").exists()
-    assert run(*command, "--out", str(tmp_path / "cut")).exit_code == 0
-    for name in ("teacher", "base", "student-attention"):
-        whole, cut = (
-            load_file(tmp_path / kind / "fold1" / name / "model.safetensors") for kind in ("whole", "cut")
-        )
-        assert all(torch.equal(whole[key], cut[key]) for key in whole), name
-    whole_run, cut_run = (json.loads((tmp_path / k / "run.json").read_text()) for k in ("whole", "cut"))
-    assert [s["epochs"] for s in whole_run["stages"]] == [s["epochs"] for s in cut_run["stages"]]
-
-
-def test_a_full_disk_leaves_what_was_finished(
-    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = Recipe(
-        *(str(pets / "PetImages"), "small_resnet4", "small_resnet4"),
-        **{"folds": 1, "image_size": 24, "training": SETTINGS, "skip_unreadable": True},
-    )
-    real, calls = run_folder.save_file, []
-
-    def fills_up(weights: Any, path: Path, metadata: dict[str, str]) -> None:
-        calls.append(path)
-        if len(calls) == 2:
-            Path(path).write_bytes(b"half a file")
-            raise OSError(28, "No space left on device")
-        real(weights, path, metadata)
-
-    monkeypatch.setattr(run_folder, "save_file", fills_up)
-    with pytest.raises(OSError, match="No space left"):
-        distil(recipe, tmp_path / "run", report=lambda line: None)
-    assert load_file(tmp_path / "run" / "fold1" / "teacher" / "model.safetensors")
-    assert [p.name for p in (tmp_path / "run" / "fold1" / "base").glob("*model*")] == []
-    lines: list[str] = []
-    distil(recipe, tmp_path / "run", report=lines.append)
-    assert len(lines) == 3
-    assert len(list(tmp_path.glob("run/fold1/*/model.safetensors"))) == 3
-
-
-def test_a_teacher_can_be_loaded(finished: tuple[Path, str], pets: Path, tmp_path: Path) -> None:
-    teacher = finished[0] / "fold1" / "teacher" / "model.safetensors"
-    recipe = Recipe(
-        *(str(pets / "PetImages"), "small_resnet6", "small_resnet4"),
-        **{"folds": 1, "image_size": 24, "training": dataclasses.replace(SETTINGS, epochs=1)},
-        **{"skip_unreadable": True, "teacher_checkpoint": str(teacher)},
-    )
-    record = distil(recipe, tmp_path / "run", report=lambda line: None)
-    loaded = load_file(tmp_path / "run" / "fold1" / "teacher" / "model.safetensors")
-    assert all(torch.equal(value, loaded[key]) for key, value in load_file(teacher).items())
-    assert record["stages"][0]["epochs"] == []
-    wrong = dataclasses.replace(recipe, teacher="small_resnet4")
-    message = "does not fit SmallResNet.*keys differ: .* more. It was written for small_resnet6"
-    with pytest.raises(ValueError, match=message):
-        distil(wrong, tmp_path / "wrong", report=lambda line: None)
+from captum_kd.distill.recipe import Recipe, stages
 
 
 def test_a_chain_of_assistants_is_taught_in_turn() -> None:
@@ -223,51 +20,25 @@ def test_a_chain_of_assistants_is_taught_in_turn() -> None:
     ]
 
 
+def test_every_technique_has_a_student_and_assistants_of_its_own() -> None:
+    recipe = Recipe("x", "resnet50", "resnet18", ("response", "overhaul"), ("resnet34",), folds=2)
+    one_fold = ["teacher", "base"]
+    for technique in ("response", "overhaul"):
+        one_fold += [f"assistant1-{technique}", f"student-{technique}"]
+    assert [(s.fold, s.name) for s in stages(recipe)] == [(f, n) for f in (1, 2) for n in one_fold]
+    assert {s.technique for s in stages(recipe)} == {None, "response", "overhaul"}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("option", "message"),
     [
-        (["--technique", "magic"], "'response', 'attention', 'overhaul'"),
-        (["--student", "resnt18"], "Near matches: .*resnet18"),
-        (["--data", "cifar11"], "(?s)cifar10.*fashion-mnist.*planted-cue.*asirra.*plant-village"),
-        (["--weight", "response"], "--weight must be like response=0.3, got 'response'"),
-        (["--weight", "overhaul=1"], "weights are given for .'overhaul'., which this recipe does not train"),
-        (["--technique", "attention", "--layers", "layer9"], "layer9"),
-        (
-            ["--technique", "overhaul", "--layers", "layer2", "--teacher-layers", "layer3"],
-            r"student layer2 \(8, 6, 6\) with teacher layer3 \(24, 3, 3\)",
-        ),
-        (["--folds", "99"], "99"),
-        (["--teacher-checkpoint", "none.safetensors"], "There is no checkpoint none.safetensors"),
+        ({"techniques": ("magic",)}, r"technique must be one of \('response', .*got 'magic'"),
+        ({"techniques": ()}, r"techniques must name each technique once, got \(\)"),
+        ({"techniques": ("response", "response")}, "techniques must name each technique once"),
+        ({"weights": {"overhaul": 1.0}}, r"weights are given for \['overhaul'\], which this recipe does not"),
+        ({"folds": 0}, "folds must be at least 1, got 0"),
     ],
 )
-def test_bad_arguments(pets: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
-    data = [] if "--data" in arguments else ["--data", str(pets / "PetImages"), "--skip-unreadable"]
-    folds = [] if "--folds" in arguments else ["--folds", "1"]
-    quick = [*OPTIONS, "--epochs", "1", *data, *folds, "--out", str(tmp_path / "run")]
-    result = run("distill", *quick, *arguments)
-    assert result.exit_code != 0
-    assert re.search(message, result.output), result.output
-    assert "Traceback" not in result.output
-
-
-def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [
-        name for name in sys.modules if name.startswith(("captum_kd.distill.", "captum_kd.explain"))
-    ]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "lightning", None)
-    for command in (["distill", "--data", "cifar10", *OPTIONS], ["explain", str(tmp_path)]):
-        result = run(*command)
-        assert result.exit_code == 1
-        assert "needs the extra 'distill'" in result.output
-        assert "pip install 'captum-kd[distill]'" in result.output
-
-
-def test_folders_that_hold_something_else(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("do not touch")
-    result = run("distill", "--data", "cifar10", *OPTIONS, "--out", str(tmp_path))
-    assert result.exit_code == 1
-    assert "is not empty and holds no run" in result.output
-    assert "holds no run.json" in run("explain", str(tmp_path)).output
-    (tmp_path / "run.json").write_text("{")
-    assert "is damaged" in run("explain", str(tmp_path)).output
+def test_bad_recipes(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe("x", "resnet50", "resnet18", **option)

@@ -11,7 +11,13 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from captum_kd.distill.guidance import Guidance
-from captum_kd.distill.training import RESUME_FILE, TrainingSettings, predictions, train_classifier
+from captum_kd.distill.training import (
+    RESUME_FILE,
+    ClassifierTraining,
+    TrainingSettings,
+    predictions,
+    train_classifier,
+)
 from captum_kd.models.small import small_resnet
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -101,6 +107,39 @@ def test_batch_norm_follows_every_epoch(tmp_path: Path) -> None:
 
     train_classifier(Watching(), 3, DATA, DATA, TrainingSettings(epochs=3, **QUICK), tmp_path)
     assert seen == [True] * 9
+
+
+class Layouts(nn.Module):
+    """Keeps whether its images and weights were contiguous in each training step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = small_resnet(8, 3).to(memory_format=torch.channels_last)
+        self.seen: list[list[bool]] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            self.seen.append([value.is_contiguous() for value in (images, *self.parameters())])
+        output: torch.Tensor = self.model(images)
+        return output
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_images_and_weights_are_contiguous_in_training(tmp_path: Path, taught: bool) -> None:
+    """Where channels are last in memory, some processors crash (docs/troubleshooting.md)."""
+    model = Layouts()
+    assert not model.model.conv1.weight.is_contiguous()
+    guidance = Guidance("response", model, small_resnet(8, 3), [], [], IMAGES[:4]) if taught else None
+    last = IMAGES.to(memory_format=torch.channels_last)
+    settings = TrainingSettings(epochs=1, **QUICK)
+    train_classifier(model, 3, TensorDataset(last, TARGET), DATA, settings, tmp_path, guidance=guidance)
+    assert len(model.seen) == 3
+    step = ClassifierTraining(model, 3, settings, guidance)
+    step.log = lambda *_, **__: None  # type: ignore[method-assign]
+    assert not last.is_contiguous()
+    step.training_step((last, TARGET), 0)
+    assert len(model.seen) == 4
+    assert all(map(all, model.seen))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle"])

@@ -13,7 +13,8 @@ from PIL import Image
 
 from captum_kd.cli.main import main
 from captum_kd.datasets.load import load_data
-from captum_kd.distill.recipe import Recipe, distil, load_stage
+from captum_kd.distill.recipe import Recipe
+from captum_kd.distill.stages import load_stage, run_recipe
 from captum_kd.distill.training import TrainingSettings
 from captum_kd.metrics import feature_similarity_score
 
@@ -43,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         augment=False,
     )
     out = root.parent / "run"
-    distil(recipe, out, report=lambda line: None)
+    run_recipe(recipe, out, report=lambda line: None)
     return out
 
 

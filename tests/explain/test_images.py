@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,10 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import Grayscale
 
 from captum_kd.datasets.image_files import evaluation_crop
-from captum_kd.explain.images import find_images
-from captum_kd.explain.subject import encode_labels, read_class_names
-from captum_kd.labels import LabelEmbeddings
+from captum_kd.explain.images import find_images, in_grey
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 CROP: Callable[[Image.Image], Tensor] = evaluation_crop(8)
@@ -51,6 +51,20 @@ def test_a_folder_per_class_is_read_as_torchvision_reads_it(folder: Path) -> Non
     # Names belong to their images.
     for name, (*_, label) in zip(found.names, colours(found.dataset), strict=True):
         assert name.startswith(found.class_names[label])
+
+
+def test_images_can_be_sent_to_worker_processes_and_made_grey(folder: Path) -> None:
+    found = find_images(str(folder), CROP)
+    for images, channels in ((found, 3), (in_grey(found), 1)):
+        sent = pickle.loads(pickle.dumps(images.dataset))
+        for i in range(len(found.names)):
+            image, label = sent[i]
+            assert image.shape == (channels, 8, 8)
+            expected, same = images.dataset[i]
+            assert torch.equal(image, expected)
+            assert label == same
+    image, _ = in_grey(found).dataset[0]
+    torch.testing.assert_close(image, Grayscale()(found.dataset[0][0]))
 
 
 def test_the_order_is_random_and_repeats(folder: Path) -> None:
@@ -106,8 +120,6 @@ def test_a_list_of_indices(folder: Path, tmp_path: Path) -> None:
 
 def write_cifar10(root: Path) -> None:
     """Files in CIFAR10's own layout."""
-    import pickle
-
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     data = np.full((20, 3072), 51, dtype=np.uint8)
@@ -152,28 +164,3 @@ def test_bad_sources(folder: Path, tmp_path: Path) -> None:
         find_images(str(tmp_path / "list.txt"), CROP)
     with pytest.raises(ValueError, match="neither a folder nor a text file"):
         find_images(str(next((folder / "red").glob("*.png"))), CROP)
-
-
-def test_class_names_from_files(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("tench\n\ngoldfish \n")
-    (tmp_path / "imagenet.json").write_text('{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"]}')
-    (tmp_path / "list.json").write_text('["tench", "goldfish"]')
-    for name in ("names.txt", "imagenet.json", "list.json"):
-        assert read_class_names(tmp_path / name) == ("tench", "goldfish")
-    for content, message in (("[", "damaged JSON"), ("", "no names"), ('{"1": "x"}', "but not '0'")):
-        (tmp_path / "bad").write_text(content)
-        with pytest.raises(ValueError, match=f"--class-names: .*{message}"):
-            read_class_names(tmp_path / "bad")
-
-
-def test_label_encoders(tmp_path: Path) -> None:
-    assert encode_labels("one-hot", "mean", ["a", "b"]) is None
-    embeddings = LabelEmbeddings(torch.eye(2), ("a", "b"), "mine", "none")
-    embeddings.save(tmp_path / "labels.safetensors")
-    found = encode_labels(str(tmp_path / "labels.safetensors"), "mean", ["a", "b"])
-    assert found is not None
-    torch.testing.assert_close(found.embeddings, torch.eye(2))
-    with pytest.raises(ValueError, match=r"--label-encoder: .* has 2 embeddings, but there are 3 classes"):
-        encode_labels(str(tmp_path / "labels.safetensors"), "mean", ["a", "b", "c"])
-    with pytest.raises(ValueError, match="--label-encoder: there is no file"):
-        encode_labels(str(tmp_path / "other.safetensors"), "mean", ["a"])

@@ -14,7 +14,7 @@ from captum_kd.models.small import small_resnet
 
 def test_a_student_learns_permuted_labels_by_heart_from_weights_of_its_own() -> None:
     subject = demo_subject(4, 16)
-    model = small_resnet(4)
+    model = small_resnet(8)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     labels = subject.pool_labels[torch.randperm(16, generator=torch.Generator().manual_seed(1))]
     assert not torch.equal(labels, subject.pool_labels)

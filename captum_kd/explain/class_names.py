@@ -1,50 +1,16 @@
-"""What is explained: models with their layers, images and label embeddings."""
+"""Names of the classes and their label embeddings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from torch import nn
-
-from captum_kd.explain.images import ExplainedImages
 from captum_kd.labels import LabelEmbeddings
 
 
-class Subject(NamedTuple):
-    """Everything that :func:`captum_kd.compare` needs.
-
-    Attributes:
-        students: by name.
-        base: the base model.
-        layers: of the students, by name.
-        images: what the models see.
-        base_layers: paired with ``layers``; None: those of the same names.
-        teacher: the teacher, or None.
-        teacher_layers: paired with ``layers``; None: those of the same names.
-        label_embeddings: None for one-hot.
-        notes: sentences for the report.
-    """
-
-    students: dict[str, nn.Module]
-    base: nn.Module
-    layers: list[str]
-    images: ExplainedImages
-    base_layers: list[str] | None = None
-    teacher: nn.Module | None = None
-    teacher_layers: list[str] | None = None
-    label_embeddings: LabelEmbeddings | None = None
-    notes: tuple[str, ...] = ()
-
-    def models(self) -> list[nn.Module]:
-        """Every model."""
-        return [*self.students.values(), self.base, *([] if self.teacher is None else [self.teacher])]
-
-
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Class names from a text file, one a line, or from a JSON list (or a mapping of indices to names).
+    """Read class names from a text file, one per line, or from a JSON list or mapping of indices to names.
 
     Raises:
         ValueError: The file cannot be read, or holds no names.
@@ -78,24 +44,25 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise ValueError(f"--class-names: {path} holds no names; write one a line.")
+        raise ValueError(f"--class-names: {path} holds no names; write one per line.")
     return tuple(names)
 
 
 def encode_labels(encoder: str, pooling: str, class_names: Sequence[str]) -> LabelEmbeddings | None:
-    """Label embeddings of the class names.
+    """Embed the class names.
 
     Args:
         encoder: "one-hot", a file that :meth:`LabelEmbeddings.save` wrote, or a language model by hub name or
             folder.
         pooling: See :meth:`LabelEmbeddings.from_pretrained`.
-        class_names: In the order of the class indices.
+        class_names: Names in the order of the class indices.
 
     Returns:
         The embeddings; None for one-hot.
 
     Raises:
-        ValueError: The file or model cannot be loaded, or has fewer rows than there are classes.
+        ValueError: The file or model cannot be loaded, or the file has fewer embeddings than there are
+            classes.
     """
     if encoder == "one-hot":
         return None

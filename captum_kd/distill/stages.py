@@ -1,0 +1,167 @@
+"""Training the models of a recipe, stage by stage, in a folder from which a stopped run resumes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from captum_kd.datasets.dataset import ImageData
+from captum_kd.datasets.load import class_splits, load_data
+from captum_kd.distill.guidance import Guidance
+from captum_kd.distill.recipe import Recipe, Stage, stages
+from captum_kd.distill.run_folder import (
+    SPLITS_FILE,
+    RunRecord,
+    StageRecord,
+    check_same_run,
+    finish_stage,
+    finished_stage,
+    start_run,
+    write_run,
+)
+from captum_kd.distill.training import TrainingSettings, predictions, train_classifier
+from captum_kd.models.architectures import build_classifier, default_layers
+from captum_kd.models.checkpoints import load_weights
+
+_EXAMPLES = 4  # images that a feature loss learns its shapes from
+
+
+def run_recipe(
+    recipe: Recipe, folder: Path, *, root: Path = Path("data"), report: Callable[[str], None] = print
+) -> RunRecord:
+    """Train every model of a recipe; if an earlier call was stopped, resume where it left off.
+
+    Args:
+        recipe: What to train.
+        folder: The run's folder: ``run.json``, ``splits.safetensors``, and a folder per fold and model with
+            its ``model.safetensors`` and ``stage.json``.
+        root: Folder of the named data sets; downloads are written here.
+        report: Called with a line of text after each model.
+
+    Returns:
+        The contents of ``run.json``.
+
+    Raises:
+        ValueError: The recipe or the data set is bad, or the folder holds something other than this run.
+        OSError: The folder cannot be written; finished models and epochs are intact.
+    """
+    check_same_run(folder, recipe)
+    for architecture in dict.fromkeys([recipe.teacher, recipe.student, *recipe.assistants]):
+        build_classifier(architecture, 2)  # an unknown name fails before anything is loaded or trained
+    data = load_data(
+        recipe.data,
+        root=root,
+        image_size=recipe.image_size,
+        seed=recipe.seed,
+        limit=recipe.limit,
+        skip_unreadable=recipe.skip_unreadable,
+        augment=recipe.augment,
+    )
+    splits = class_splits(data.labels, recipe.folds, recipe.seed, data.class_names)
+    start_run(folder, recipe, data)
+    if not (folder / SPLITS_FILE).exists():
+        parts = {
+            f"fold{i}.{part}": indices
+            for i, split in enumerate(splits, start=1)
+            for part, indices in zip(("train", "validation"), split, strict=True)
+        }
+        save_file(parts, folder / SPLITS_FILE)
+    for stage in stages(recipe):
+        record = finished_stage(folder, stage)
+        if record is None:
+            record = _train_stage(recipe, stage, data, splits[stage.fold - 1], folder)
+            write_run(folder, recipe, data)
+        report(
+            f"fold {stage.fold}, {stage.name} ({stage.architecture}): test accuracy "
+            f"{record['test']['accuracy']:.4f}"
+        )
+    return write_run(folder, recipe, data)
+
+
+def load_stage(folder: Path, fold: int, name: str, architecture: str, num_classes: int) -> nn.Module:
+    """Load a finished model of a run, in evaluation mode."""
+    model = build_classifier(architecture, num_classes)
+    load_weights(model, folder / f"fold{fold}" / name / "model.safetensors")
+    return model.eval()
+
+
+def _train_stage(
+    recipe: Recipe, stage: Stage, data: ImageData, split: tuple[Tensor, Tensor], folder: Path
+) -> StageRecord:
+    num_classes = len(data.class_names)
+    seed = _stage_seed(recipe.seed, stage)
+    torch.manual_seed(seed)
+    model = build_classifier(stage.architecture, num_classes, pretrained=recipe.pretrained)
+    history: list[dict[str, float]] = []
+    if stage.name == "teacher" and recipe.teacher_checkpoint is not None:
+        load_weights(model, Path(recipe.teacher_checkpoint))
+    else:
+        train_on = data.train
+        if stage.name == "teacher" and data.teacher_train is not None:
+            train_on = data.teacher_train
+        history = train_classifier(
+            model,
+            num_classes,
+            Subset(train_on, split[0].tolist()),
+            Subset(data.plain, split[1].tolist()),
+            recipe.training,
+            folder / f"fold{stage.fold}" / stage.name,
+            guidance=_guidance(recipe, stage, data, model, folder),
+            seed=seed,
+            title=f"fold {stage.fold}, {stage.name}",
+        )
+    test = _test(model, data, recipe.training)
+    return finish_stage(folder, stage, model, num_classes, history, test)
+
+
+def _guidance(
+    recipe: Recipe, stage: Stage, data: ImageData, model: nn.Module, folder: Path
+) -> Guidance | None:
+    if stage.technique is None or stage.taught_by is None:
+        return None
+    taught_by = next(s for s in stages(recipe) if s.name == stage.taught_by)
+    teacher = load_stage(folder, stage.fold, taught_by.name, taught_by.architecture, len(data.class_names))
+    layers: Sequence[str] = ()
+    teacher_layers: Sequence[str] = ()
+    if stage.technique != "response":
+        own = recipe.layers if stage.name.startswith("student") else recipe.teacher_layers
+        layers, teacher_layers = (
+            named or default_layers(m) for named, m in ((own, model), (recipe.teacher_layers, teacher))
+        )
+    example = torch.stack([data.plain[i][0] for i in range(_EXAMPLES)])
+    return Guidance(
+        stage.technique,
+        model,
+        teacher,
+        layers,
+        teacher_layers,
+        example,
+        weight=recipe.weights.get(stage.technique),
+        temperature=recipe.temperature if stage.technique == "response" else None,
+    )
+
+
+def _test(model: nn.Module, data: ImageData, settings: TrainingSettings) -> dict[str, float]:
+    """Accuracy on the test images and, where cues are planted, what the model follows."""
+    predicted = predictions(model, data.test, settings)
+    shares = {"accuracy": predicted == data.test_labels}
+    if data.test_cues is not None:
+        shares["cue_agreement"] = predicted == data.test_cues
+    for name, variant in data.test_variants.items():
+        shares[f"changed_{name}"] = predicted != predictions(model, variant, settings)
+    return {name: round(hits.double().mean().item(), 4) for name, hits in shares.items()}
+
+
+def _stage_seed(seed: int, stage: Stage) -> int:
+    """The seed of a model: its own, but the same for a fold's base model and students.
+
+    So these start from the same weights.
+    """
+    kind = "student" if stage.name == "base" or stage.name.startswith("student") else stage.name
+    return (zlib.crc32(f"{seed}/{stage.fold}/{kind}".encode()) % 1_000_003) % 2**20
