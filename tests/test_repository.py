@@ -12,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from captum_kd import __version__
+from tests.conftest import SLOW
 
 ROOT = Path(__file__).parent.parent
 GITHUB = ROOT / ".github"
@@ -98,3 +99,7 @@ def test_the_oldest_versions_are_those_that_are_promised() -> None:
         for ranges in (promised, tools):
             (version,) = pin.specifier
             assert name not in ranges or ranges[name].specifier.contains(version.version)
+
+
+def test_slow_tests_are_where_conftest_says() -> None:
+    assert all(path.exists() for path in SLOW)
