@@ -75,6 +75,7 @@ def test_the_same_call_computes_nothing_and_gives_the_same(
     assert without.rows == first.rows
 
 
+@pytest.mark.slow
 def test_what_has_changed_is_computed_anew(tmp_path: Path, forwards: Callable[[], int]) -> None:
     student, base = pair()
     run(student, base, tmp_path, kept_share=0.2)

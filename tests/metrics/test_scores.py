@@ -237,7 +237,10 @@ def test_independent_features_score_about_zero() -> None:
 
 
 def test_states_of_two_processes_are_gathered(tmp_path: Any) -> None:
-    torch.multiprocessing.spawn(_one_of_two, args=(str(tmp_path / "store"),), nprocs=2)
+    # Forked processes do not import torch again; nothing here takes a gradient, which would hang in them.
+    torch.multiprocessing.start_processes(
+        _one_of_two, args=(str(tmp_path / "store"),), nprocs=2, start_method="fork"
+    )
 
 
 def _one_of_two(rank: int, store: str) -> None:
