@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
 
-from torch import Tensor
-
-from captum_kd.attr.methods import MapMethod, TwoMaps, maps_in_batches, upsample
-from captum_kd.benchmark.localization.methods import CEILING, RANDOM, SIGNED
+from captum_kd.attr.methods import MapMethod, TwoMaps, maps_in_batches
+from captum_kd.benchmark.localization.methods import SIGNED
 from captum_kd.benchmark.pairs.subjects import Subject
 from captum_kd.benchmark.pairs.training import words_seed
 from captum_kd.datasets.planted_cue import normalise
-from captum_kd.metrics.localization import all_zero, perfect_maps, random_maps, score_sides
+from captum_kd.metrics.localization import (
+    CEILING,
+    RANDOM,
+    Separation,
+    all_zero,
+    perfect_maps,
+    random_maps,
+    separations,
+)
 from captum_kd.models.architectures import default_layers
 
 
-class LocalizationRow(NamedTuple):
-    """How one method's maps of one pair at one layer separate what was distilled from what was left behind.
+@dataclass(frozen=True, kw_only=True)
+class LocalizationRow(Separation):
+    """How well the maps of one method separate item and cue, for one pair at one layer.
 
     Attributes:
-        geometry: of the images.
-        seed: of training and images.
-        pair: its name.
-        method: its name.
-        layer: its name.
-        measure: "auc" (the headline), "energy" or "pointing".
-        separation: mean over images.
-        low: lower end of the normal 95 % interval over images.
-        high: upper end.
-        samples: images.
-        parts: the four scores, or two where the cue has no place, that make the separation.
-        zero_distilled: share of distilled maps that are zero everywhere.
-        zero_residual: of residual maps.
+        geometry: The name of the images' geometry.
+        seed: The seed of training and images.
+        pair: The name of the pair.
+        method: The name of the method.
+        layer: The name of the student's layer.
+        zero_distilled: The share of distilled maps that are zero everywhere.
+        zero_residual: The share of residual maps that are zero everywhere.
     """
 
     geometry: str
@@ -40,12 +41,6 @@ class LocalizationRow(NamedTuple):
     pair: str
     method: str
     layer: str
-    measure: str
-    separation: float
-    low: float
-    high: float
-    samples: int
-    parts: dict[str, float]
     zero_distilled: float
     zero_residual: float
 
@@ -93,27 +88,20 @@ def localize(
         like = next(iter(maps.values()))
         noise = random_maps(like, words_seed(subject.geometry, subject.seed, name, RANDOM))
         maps = {RANDOM: noise, **maps, CEILING: perfect_maps(item, cue, len(layers))}
-        for title, found in maps.items():
-            for layer, both in zip(layers, found, strict=True):
-                key = (subject.geometry, subject.seed, name, title, layer)
-                rows += score_layer(key, both, item, cue)
-    return rows
-
-
-def score_layer(
-    key: tuple[str, int, str, str, str], both: TwoMaps, item: Tensor, cue: Tensor | None
-) -> list[LocalizationRow]:
-    """The rows, one a measure, of two maps ``(n, 1, h, w)``; ``key`` is what each row begins with."""
-    size = (item.shape[1], item.shape[2])
-    zero = [all_zero(maps).double().mean().item() for maps in both]
-    rows = []
-    distilled, residual = (upsample(maps, size) for maps in both)
-    for measure, sides in score_sides(distilled, residual, item, cue).items():
-        separations = sides.separation()
-        mean = separations.mean().item()
-        margin = 1.96 * separations.std().item() / len(separations) ** 0.5
-        parts = {part: value.mean().item() for part, value in sides.parts().items()}
-        rows.append(
-            LocalizationRow(*key, measure, mean, mean - margin, mean + margin, len(separations), parts, *zero)
-        )
+        for title, of_layers in maps.items():
+            for layer, both in zip(layers, of_layers, strict=True):
+                zero = [all_zero(side).double().mean().item() for side in both]
+                rows += [
+                    LocalizationRow(
+                        geometry=subject.geometry,
+                        seed=subject.seed,
+                        pair=name,
+                        method=title,
+                        layer=layer,
+                        zero_distilled=zero[0],
+                        zero_residual=zero[1],
+                        **asdict(found),
+                    )
+                    for found in separations(both, item, cue)
+                ]
     return rows
