@@ -252,7 +252,8 @@ def separation(
 def _flatten(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     if maps.shape != masks.shape or maps.dim() != 3:
         raise ValueError(
-            f"Maps and masks must both have the shape (n, h, w), got {tuple(maps.shape)} and {tuple(masks.shape)}."
+            "Maps and masks must both have the shape (n, h, w), got "
+            f"{tuple(maps.shape)} and {tuple(masks.shape)}."
         )
     positive = masks.flatten(1).bool()
     if not (positive.any(1) & ~positive.all(1)).all():

@@ -1,4 +1,4 @@
-"""Maps of every method for every pair, scored against the truth."""
+"""The maps of every method for every pair, scored against the truth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from captum_kd.attr.methods import MapMethod, TwoMaps, maps_in_batches
 from captum_kd.benchmark.localization.methods import SIGNED
-from captum_kd.benchmark.pairs.subjects import Subject
+from captum_kd.benchmark.pairs.trained_pairs import TrainedPairs
 from captum_kd.benchmark.pairs.training import words_seed
 from captum_kd.datasets.planted_cue import normalise
 from captum_kd.metrics.localization import (
@@ -46,55 +46,55 @@ class LocalizationRow(Separation):
 
 
 def localize(
-    subject: Subject,
+    trained: TrainedPairs,
     methods: Mapping[str, MapMethod],
     report: Callable[[str], None] = lambda line: None,
 ) -> list[LocalizationRow]:
-    """Score every method on every pair of a subject.
+    """Score every method on every pair.
 
     Args:
-        subject: Models, pairs and images.
-        methods: By name, for instance
+        trained: The models, pairs and images.
+        methods: The methods by name, for instance
             :data:`~captum_kd.benchmark.localization.methods.LOCALIZATION_METHODS`.
-        report: Called with what is about to be done.
+        report: Called with a line that says what comes next.
 
     Returns:
-        A row for every pair, method, layer and measure; random maps first and perfect masks last.
+        A row for every pair, method, layer and measure; random maps come first and perfect masks last.
 
     Example:
-        >>> from captum_kd.benchmark.pairs.subjects import embedded_subject
+        >>> from captum_kd.benchmark.pairs.trained_pairs import embedded_pairs
         >>> from captum_kd.attr.methods import METHODS
-        >>> rows = localize(embedded_subject(), {"mine": METHODS["Grad-CAM difference"]})
+        >>> rows = localize(embedded_pairs(), {"mine": METHODS["Grad-CAM difference"]})
         >>> list(dict.fromkeys(row.method for row in rows))
         ['random maps', 'mine', 'perfect masks']
     """
-    scored = subject.images.scored
+    scored = trained.images.scored
     images = normalise(scored.images)
     item, cue = scored.item_masks, scored.cue_masks if scored.cue_masks.any() else None
     rows = []
-    for name, names in subject.pairs.items():
-        pair = subject.pair(name)
-        layers = default_layers(subject.models[names.student])
+    for name, names in trained.pairs.items():
+        pair = trained.pair(name)
+        layers = default_layers(trained.models[names.student])
         maps: dict[str, list[TwoMaps]] = {}
         for title, method in methods.items():
             if f"{title}{SIGNED}" not in methods:
-                report(f"{subject.geometry}, seed {subject.seed}, {name}: {title}")
+                report(f"{trained.geometry}, seed {trained.seed}, {name}: {title}")
                 maps[title] = maps_in_batches(method, pair, images, scored.labels)
-        # What a method's signed maps have above zero is its maps; some are too dear to make twice.
+        # A method's maps are the positive parts of its signed ones; some are too expensive to make twice.
         for title in methods:
             if title not in maps:
                 maps[title] = [(ours.relu(), theirs.relu()) for ours, theirs in maps[f"{title}{SIGNED}"]]
         maps = {title: maps[title] for title in methods}
         like = next(iter(maps.values()))
-        noise = random_maps(like, words_seed(subject.geometry, subject.seed, name, RANDOM))
+        noise = random_maps(like, words_seed(trained.geometry, trained.seed, name, RANDOM))
         maps = {RANDOM: noise, **maps, CEILING: perfect_maps(item, cue, len(layers))}
         for title, of_layers in maps.items():
             for layer, both in zip(layers, of_layers, strict=True):
                 zero = [all_zero(side).double().mean().item() for side in both]
                 rows += [
                     LocalizationRow(
-                        geometry=subject.geometry,
-                        seed=subject.seed,
+                        geometry=trained.geometry,
+                        seed=trained.seed,
                         pair=name,
                         method=title,
                         layer=layer,

@@ -1,4 +1,4 @@
-"""The methods that are compared; pass your own as a :class:`~captum_kd.attr.methods.MapMethod`."""
+"""The methods that are compared; a method of your own is a :class:`~captum_kd.attr.methods.MapMethod`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from captum_kd.attr.pair import Pair
 
 # Captum's LayerLRP and LayerDeepLift do not run on residual blocks that use one ReLU twice.
 INTEGRATION_STEPS = 8
-# The recommended maps were chosen on these geometries (and on the demo's pair), the others measured once.
+# The recommended maps were chosen on these geometries and on the demo's pair; the others were measured once.
 CHOSEN_ON = ("free", "grid")
-RANDOM = "random maps"
-# A method of this name with ending gives signed maps, of which the method's own are what is above zero.
+# The ending of a method's name that says that its maps are signed. Without the ending, they are the positive
+# parts of the same maps.
 SIGNED = ", signed"
-CEILING = "perfect masks"
 
 
 def integrated_gradients(model: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Captum's LayerIntegratedGradients from an image of mid grey, summed over channels, with ReLU."""
+    """Captum's LayerIntegratedGradients from a mid-grey image, summed over channels, with ReLU."""
     method = LayerIntegratedGradients(model, layer)
     maps: Tensor = method.attribute(
         images, target=classes, n_steps=INTEGRATION_STEPS, internal_batch_size=8 * len(images)
@@ -46,7 +45,7 @@ def asked_for_label(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]
 
 LOCALIZATION_METHODS: dict[str, MapMethod] = {
     **METHODS,
-    # What the recommended setting consists of, each part taken away.
+    # The recommended setting without each of its parts.
     "UniCAM, recommended, no class evidence, signed": MapMethod(
         UNIQUE_SIDES, partial(recommended, signed=True, class_evidence=False)
     ),
@@ -77,4 +76,4 @@ LOCALIZATION_METHODS: dict[str, MapMethod] = {
         )
     },
 }
-"""The benchmark's methods by name. Random maps and perfect masks, floor and ceiling, are added to any."""
+"""The benchmark's methods by name. Random maps and perfect masks, the floor and the ceiling, are added."""
