@@ -71,7 +71,8 @@ def results_page(parts: Sequence[Part], command: str) -> list[str]:
         "response-distilled student with base models of another width and of another architecture (a "
         "RegNet). *null*: pairs of base models, between which nothing was distilled; in brackets, the "
         "geometry and layer farthest from 0. *lowest*: the lowest mean over pairs at any geometry and "
-        f"layer. *unseen*: the geometries that the recommended maps were not chosen on (all but {' and '.join(CHOSEN_ON)}).",
+        "layer. *unseen*: the geometries that the recommended maps were not chosen on (all but "
+        f"{' and '.join(CHOSEN_ON)}).",
         separation_table(parts, found).to_markdown(),
         "![Separation of every method, geometry and layer](separation.png)",
         parts_table(found).to_markdown(),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from scipy.stats import ConstantInputWarning, spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from captum_kd.benchmark.pairs.geometries import GEOMETRIES
@@ -305,10 +306,11 @@ def _coefficient(
 
 
 def _spearman(values: Tensor) -> float:
-    with warnings.catch_warnings():
-        # The correlation of a draw that repeats a single point is NaN.
-        warnings.simplefilter("ignore", ConstantInputWarning)
-        return float(spearmanr(*values).statistic)
+    if values.shape[1] < 2:
+        return math.nan
+    # As scipy.stats.spearmanr, which takes three times as long for its p-value.
+    with np.errstate(invalid="ignore"):  # the correlation of a draw that repeats a single point is NaN
+        return float(np.corrcoef(rankdata(values.numpy(), axis=1))[0, 1])
 
 
 @torch.no_grad()
