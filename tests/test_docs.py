@@ -148,7 +148,7 @@ def test_tables_of_the_demo_are_its_results() -> None:
         caption, *table = [line for line in section.splitlines() if line.strip()] or [""]
         cells = [[c.strip(" *") for c in line.strip("|").split("|")] for line in table]
         rows[caption] = {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
-    for row in results["localisation"]:
+    for row in results["localization"]:
         caption = {"auc": "ranking AUC", "energy": "share of positive energy"}[row["measure"]]
         shown = rows[f"Separation by {caption}"][row["method"]][row["layer"]]
         assert shown == f"{row['separation']:.3f} ({row['low']:.3f} to {row['high']:.3f})"

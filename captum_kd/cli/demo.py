@@ -36,7 +36,8 @@ def demo(out: Path) -> None:
     with tqdm(steps(), total=STEPS, unit="step", leave=False) as progress:
         for name, result in progress:
             progress.set_description(name)
-            experiment = result
+            if result is not None:
+                experiment = result
     with explained_errors(hint):
         report = write_outcome(experiment, out)
     click.echo(summary(experiment))

@@ -1,15 +1,15 @@
-"""The demo's numbers: localisation of maps, FSS and RS, on the planted-cue pair."""
+"""The demo's numbers: where maps lie, FSS and RS, for the embedded pair on planted-cue images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from captum_kd.attr.methods import METHODS, TwoMaps, maps_in_batches, upsample
+from captum_kd.attr.methods import METHODS, TwoMaps, maps_in_batches
 from captum_kd.attr.pair import Pair
 from captum_kd.comparison.batches import Batch
 from captum_kd.comparison.features import BASE, stream
@@ -20,16 +20,22 @@ from captum_kd.datasets.demo_pair import DemoModels, load_demo_images, load_demo
 from captum_kd.datasets.planted_cue import PlantedCues, normalise
 from captum_kd.labels import embedding_rows
 from captum_kd.metrics import Score, score_with_statistics
-from captum_kd.metrics.localization import perfect_maps, random_maps, score_sides
+from captum_kd.metrics.localization import (
+    CEILING,
+    RANDOM,
+    Separation,
+    perfect_maps,
+    random_maps,
+    separations,
+)
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 KEPT_SHARE = 0.2
-# The first images are the reference, the others are explained and scored: the two never meet.
+# The first images are the reference, the next ones are explained and scored; none is in both sets.
 REFERENCE_COUNT = 128
 SCORED_COUNT = 256
 PERTURBED_COUNT = 128
 
-RANDOM = "random maps"
 PUBLISHED = "UniCAM, published objective"
 COMPARED = (
     "Grad-CAM difference",
@@ -39,8 +45,13 @@ COMPARED = (
     "UniCAM, recommended",
     "UniCAM, recommended, signed",
 )
-# What `steps` names: start, maps, localisation, scores of item and of cue, what maps keep, done.
+# The others have a table in the benchmark.
+MEASURES = ("auc", "energy")
+# What `steps` names: start, maps, localization, scores of item and of cue, what maps keep, done.
 STEPS = 3 + len(COMPARED) + 3
+
+# A method, a layer and a measure.
+SeparationKey = tuple[str, str, str]
 
 
 class ScoreRow(NamedTuple):
@@ -51,21 +62,8 @@ class ScoreRow(NamedTuple):
     score: Score
 
 
-class Localisation(NamedTuple):
-    """How one method's maps at one layer separate what was distilled from what was left behind."""
-
-    method: str
-    layer: str
-    measure: str
-    separation: float
-    low: float
-    high: float
-    samples: int
-    parts: dict[str, float]
-
-
 class Prediction(NamedTuple):
-    """How often a model is right, and how often it says what the cue says."""
+    """How often a model's prediction is right, and how often it is the class of the cue."""
 
     model: str
     accuracy: float
@@ -74,7 +72,19 @@ class Prediction(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """Everything that the demo shows."""
+    """Everything that the demo shows.
+
+    Attributes:
+        planted: The scored images with labels, cue classes and masks.
+        models: The embedded models.
+        pair: Student and base model with all their layers and the reference.
+        inputs: The scored images as the models take them, ``(n, 3, h, w)``.
+        maps: The two maps of each layer by the method's name.
+        predictions: What each model predicts.
+        separations: How well the maps separate item and cue, by method, layer and measure.
+        scores: FSS and RS at each layer.
+        kept: RS of images reduced to the pixels that maps keep, at each layer.
+    """
 
     planted: PlantedCues
     models: DemoModels
@@ -82,13 +92,17 @@ class Experiment(NamedTuple):
     inputs: Tensor
     maps: dict[str, list[TwoMaps]]
     predictions: list[Prediction]
-    localisation: list[Localisation]
+    separations: dict[SeparationKey, Separation]
     scores: list[ScoreRow]
     kept: list[ScoreRow]
 
 
-def steps() -> Iterator[tuple[str, Any]]:
-    """Run the experiment, naming each step before it starts; the last item holds the result."""
+def steps() -> Iterator[tuple[str, Experiment | None]]:
+    """Run the experiment step by step.
+
+    Yields:
+        The name of the step that starts, and None; at the end "done" and the result.
+    """
     yield "models and images", None
     planted, models = load_demo_images(), load_demo_models()
     inputs = normalise(planted.images)
@@ -102,15 +116,13 @@ def steps() -> Iterator[tuple[str, Any]]:
     maps = {}
     for name in COMPARED:
         yield f"maps: {name}", None
-        # The paper takes distances within batches of 32.
+        # In the paper, distances are those within batches of 32.
         given = replace(pair, reference=None) if name == PUBLISHED else pair
         maps[name] = maps_in_batches(METHODS[name], given, images, truth.labels)
     maps = {RANDOM: random_maps(maps[COMPARED[0]]), **maps}
-    yield "localisation", None
-    localisation = [row for name, layers in maps.items() for row in localise(name, layers, truth)]
-    localisation += localise(
-        "perfect masks", perfect_maps(truth.item_masks, truth.cue_masks, len(LAYERS)), truth
-    )
+    yield "localization", None
+    perfect = perfect_maps(truth.item_masks, truth.cue_masks, len(LAYERS))
+    separated = separate({**maps, CEILING: perfect}, truth)
     scores = []
     for word, classes in (("item", truth.labels), ("cue", truth.cues)):
         yield f"FSS and RS of the {word}", None
@@ -119,7 +131,7 @@ def steps() -> Iterator[tuple[str, Any]]:
     kept = score_kept(pair, images[:PERTURBED_COUNT], truth)
     yield (
         "done",
-        Experiment(truth, models, pair, images, maps, predictions, localisation, ordered(scores), kept),
+        Experiment(truth, models, pair, images, maps, predictions, separated, ordered(scores), kept),
     )
 
 
@@ -129,7 +141,7 @@ def demo_pair(models: DemoModels, reference: Tensor) -> Pair:
 
 
 def predict(name: str, model: nn.Module, inputs: Tensor, planted: PlantedCues) -> Prediction:
-    """Accuracy and cue agreement on the given images."""
+    """A model's accuracy and its agreement with the cue on the given images."""
     with torch.no_grad():
         predicted = torch.cat([model(batch).argmax(1) for batch in inputs.split(128)])
     accuracy = (predicted == planted.labels).double().mean().item()
@@ -137,28 +149,27 @@ def predict(name: str, model: nn.Module, inputs: Tensor, planted: PlantedCues) -
     return Prediction(name, accuracy, agreement, len(inputs))
 
 
-def localise(method: str, layers: list[TwoMaps], truth: PlantedCues) -> list[Localisation]:
-    """Separation at every layer by every measure, with a normal 95 % interval over images."""
-    rows = []
-    size = (truth.images.shape[2], truth.images.shape[3])
-    for layer, both in zip(LAYERS, layers, strict=True):
-        distilled, residual = (upsample(maps, size) for maps in both)
-        measured = score_sides(distilled, residual, truth.item_masks, truth.cue_masks)
-        for measure in ("auc", "energy"):
-            separations = measured[measure].separation()
-            margin = 1.96 * separations.std().item() / len(separations) ** 0.5
-            mean = separations.mean().item()
-            parts = {part: value.mean().item() for part, value in measured[measure].parts().items()}
-            rows.append(
-                Localisation(
-                    method, layer, measure, mean, mean - margin, mean + margin, len(separations), parts
-                )
-            )
-    return rows
+def separate(maps: Mapping[str, list[TwoMaps]], truth: PlantedCues) -> dict[SeparationKey, Separation]:
+    """How well the maps of each method at each layer separate item and cue.
+
+    Args:
+        maps: The two maps of each layer by the method's name.
+        truth: The explained images with their masks.
+
+    Returns:
+        The separation by method, layer and measure.
+    """
+    return {
+        (method, layer, found.measure): found
+        for method, of_layers in maps.items()
+        for layer, both in zip(LAYERS, of_layers, strict=True)
+        for found in separations(both, truth.item_masks, truth.cue_masks)
+        if found.measure in MEASURES
+    }
 
 
 def score(pair: Pair, images: Tensor, word: str, classes: Tensor) -> list[ScoreRow]:
-    """FSS, and RS of overall, distilled and residual features with the given classes."""
+    """FSS, and RS of all, distilled and residual features for the given classes."""
     models = {"student": pair.student, BASE: pair.base}
     batches = (Batch(*parts) for parts in zip(images.split(64), classes.split(64), strict=True))
     found = stream(models, batches, pool=1, shown=0, check=lambda target: None)
@@ -173,13 +184,13 @@ def score(pair: Pair, images: Tensor, word: str, classes: Tensor) -> list[ScoreR
 
 
 def ordered(rows: list[ScoreRow]) -> list[ScoreRow]:
-    """Layer by layer, with FSS, which does not depend on the classes, once."""
+    """The rows layer by layer; FSS, which does not depend on the classes, only once."""
     unique = {(row.layer, row.quantity): row for row in rows}
     return [row for layer in LAYERS for (name, _), row in unique.items() if name == layer]
 
 
 def score_kept(pair: Pair, images: Tensor, truth: PlantedCues) -> list[ScoreRow]:
-    """RS of the images reduced by ROAD to the 20 % of pixels that a map ranks highest (Eq. 7)."""
+    """RS of the images that ROAD reduces to the 20 % of pixels that a map ranks highest (Eq. 7)."""
     keep = KeptFeatures({"student": pair}, pool=1, share=KEPT_SHARE, seed=0)
     features = keep(images)
     rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,18 @@ from captum_kd.demo.experiment import (
     KEPT_SHARE,
     LAYERS,
     PERTURBED_COUNT,
-    RANDOM,
+    PUBLISHED,
     REFERENCE_COUNT,
     Experiment,
-    Localisation,
     ScoreRow,
 )
-from captum_kd.metrics.localization import PARTS
+from captum_kd.metrics.localization import CEILING, PARTS, RANDOM, Separation
 from captum_kd.report.page import png, render_page
 from captum_kd.report.tables import Cell, Table, score_cell
 from captum_kd.visualization import Outline, plot_intervals, plot_maps
 
 SHOWN = 8
 SHOWN_LAYER = "layer3"
-CEILING = "perfect masks"
 RECOMMENDED = "UniCAM, recommended"
 
 
@@ -38,8 +37,8 @@ def write_outcome(experiment: Experiment, folder: Path) -> Path:
     """Write ``report.html``, ``maps.png``, ``separation.png``, ``tables.md`` and ``results.json``.
 
     Args:
-        experiment: What was run.
-        folder: Where to; made if missing.
+        experiment: The experiment that was run.
+        folder: The folder to write to; it is made if it does not exist.
 
     Returns:
         The path of the report.
@@ -51,7 +50,6 @@ def write_outcome(experiment: Experiment, folder: Path) -> Path:
     (folder / "separation.png").write_bytes(png(separation))
     (folder / "tables.md").write_text("\n\n".join(t.to_markdown() for t in tables.values()) + "\n", "utf-8")
     (folder / "results.json").write_text(json.dumps(records(experiment), indent=1) + "\n", "utf-8")
-    ceiling = next(row for row in experiment.localisation if row.method == CEILING)
     page = render_page(
         "demo.html",
         **tables,
@@ -59,13 +57,13 @@ def write_outcome(experiment: Experiment, folder: Path) -> Path:
         separation_figure=separation,
         maps_alt=f"Eight images with maps of {SHOWN_LAYER} by each method, item and cue outlined",
         layer=SHOWN_LAYER,
-        # A cue that is drawn at random names the label by chance, too.
+        # A cue that is drawn at random can name the label by chance, too.
         agreement=CUE_AGREEMENT + (1 - CUE_AGREEMENT) / len(FASHION_MNIST_CLASSES),
         scored=len(experiment.inputs),
         reference=REFERENCE_COUNT,
         perturbed=PERTURBED_COUNT,
         kept_share=KEPT_SHARE,
-        ceiling_auc=f"{ceiling.separation:.2f}",
+        ceiling_auc=f"{_of_layers(experiment, CEILING, 'auc')[0].separation:.2f}",
         versions=", ".join(f"{name} {version}" for name, version in versions().items()),
     )
     report = folder / "report.html"
@@ -74,11 +72,11 @@ def write_outcome(experiment: Experiment, folder: Path) -> Path:
 
 
 def all_tables(experiment: Experiment) -> dict[str, Table]:
-    """The tables of the page by their names in its template."""
+    """The tables of the page, by their names in its template."""
     return {
         "predictions": predictions_table(experiment),
-        "auc_table": localisation_table(experiment, "auc", "Separation by ranking AUC"),
-        "energy_table": localisation_table(experiment, "energy", "Separation by share of positive energy"),
+        "auc_table": separation_table(experiment, "auc", "Separation by ranking AUC"),
+        "energy_table": separation_table(experiment, "energy", "Separation by share of positive energy"),
         "parts_table": parts_table(experiment, RECOMMENDED),
         "score_table": score_table(experiment.scores, "FSS and RS of globally pooled features"),
         "kept_table": score_table(
@@ -88,7 +86,7 @@ def all_tables(experiment: Experiment) -> dict[str, Table]:
 
 
 def predictions_table(experiment: Experiment) -> Table:
-    """Who follows the item and who follows the cue."""
+    """Which models follow the item, and which the cue."""
     rows = []
     for p in experiment.predictions:
         test = experiment.models.tested[p.model]
@@ -96,23 +94,23 @@ def predictions_table(experiment: Experiment) -> Table:
         rows.append((p.model, [Cell(f"{value:.3f}") for value in cells]))
     count, full = experiment.predictions[0].samples, experiment.models.training["data"]["test_images"]
     return Table(
-        "Accuracy, and how often the prediction is what the cue says (chance: 0.1)",
+        "Accuracy, and how often the prediction is the class of the cue (chance: 0.1)",
         [
             "model",
             f"accuracy, {count} images",
-            f"says the cue, {count} images",
+            f"predicts the cue, {count} images",
             f"accuracy, {full} images",
-            f"says the cue, {full} images",
+            f"predicts the cue, {full} images",
         ],
         rows,
     )
 
 
-def localisation_table(experiment: Experiment, measure: str, caption: str) -> Table:
-    """Separation of each method per layer and on average."""
+def separation_table(experiment: Experiment, measure: str, caption: str) -> Table:
+    """The separation of each method at each layer and on average."""
     rows = []
     for method in [RANDOM, *COMPARED, CEILING]:
-        found = _rows_of(experiment, method, measure)
+        found = _of_layers(experiment, method, measure)
         cells = [Cell(f"{r.separation:.3f}", f"{r.low:.3f} to {r.high:.3f}") for r in found]
         mean = sum(r.separation for r in found) / len(found)
         rows.append((method, [*cells, Cell(f"{mean:.3f}")]))
@@ -122,7 +120,7 @@ def localisation_table(experiment: Experiment, measure: str, caption: str) -> Ta
 
 def parts_table(experiment: Experiment, method: str) -> Table:
     """The four areas under the curve that a method's separation is made of."""
-    found = _rows_of(experiment, method, "auc")
+    found = _of_layers(experiment, method, "auc")
     return Table(
         f"{method}: what the separation is made of (ranking AUC; 0.5: chance)",
         ["maps, region", *LAYERS],
@@ -131,7 +129,7 @@ def parts_table(experiment: Experiment, method: str) -> Table:
 
 
 def score_table(rows: list[ScoreRow], caption: str) -> Table:
-    """Scores as a table: a row per quantity, a column per layer, with interval and null in small print."""
+    """A row for each quantity and a column for each layer, with interval and null in small print."""
     cells = {(quantity, layer): score_cell(score) for quantity, layer, score in rows}
     quantities, layers = (dict.fromkeys(key[i] for key in cells) for i in range(2))
     return Table(
@@ -152,7 +150,7 @@ def maps_figure(experiment: Experiment) -> Figure:
         columns[name] = upsample(maps, size)
     distilled, residual = experiment.maps["Grad-CAM difference"][layer]
     columns["Grad-CAM\ndifference"] = upsample((distilled - residual)[:SHOWN], size)
-    for method, title in (("UniCAM, published objective", "published"), (RECOMMENDED, "recommended")):
+    for method, title in ((PUBLISHED, "published"), (RECOMMENDED, "recommended")):
         for side, maps in zip(("distilled", "residual"), experiment.maps[method][layer], strict=True):
             columns[f"UniCAM\n{title}\n{side}"] = upsample(maps[:SHOWN], size)
     names = list(columns)
@@ -175,10 +173,10 @@ def maps_figure(experiment: Experiment) -> Figure:
 def separation_figure(experiment: Experiment) -> Figure:
     """Separation by ranking AUC with intervals."""
     series = {
-        method: [(r.separation, r.low, r.high) for r in _rows_of(experiment, method, "auc")]
+        method: [(r.separation, r.low, r.high) for r in _of_layers(experiment, method, "auc")]
         for method in (RANDOM, *COMPARED)
     }
-    ceiling = _rows_of(experiment, CEILING, "auc")[0].separation
+    ceiling = _of_layers(experiment, CEILING, "auc")[0].separation
     figure, _ = plot_intervals(
         series,
         LAYERS,
@@ -190,11 +188,11 @@ def separation_figure(experiment: Experiment) -> Figure:
 
 
 def summary(experiment: Experiment) -> str:
-    """One screen for the terminal."""
-    lines = ["Separation of distilled and residual maps (ranking AUC; 0: know nothing)"]
+    """The main numbers on one screen of the terminal."""
+    lines = ["Separation of distilled and residual maps (ranking AUC; 0: no better than noise)"]
     lines.append(f"  {'':33s}" + "".join(f"{layer:>9s}" for layer in LAYERS) + f"{'mean':>9s}")
     for method in [RANDOM, *COMPARED, CEILING]:
-        values = [r.separation for r in _rows_of(experiment, method, "auc")]
+        values = [r.separation for r in _of_layers(experiment, method, "auc")]
         cells = "".join(f"{v:9.3f}" for v in [*values, sum(values) / len(values)])
         lines.append(f"  {method:33s}{cells}")
     lines.append("")
@@ -204,7 +202,7 @@ def summary(experiment: Experiment) -> str:
         lines.append(f"  {quantity:33s}" + "".join(f"{v:9.3f}" for v in values))
     lines.append("")
     for p in experiment.predictions:
-        lines.append(f"  {p.model:8s} accuracy {p.accuracy:.3f}, says the cue {p.cue_agreement:.3f}")
+        lines.append(f"  {p.model:8s} accuracy {p.accuracy:.3f}, predicts the cue {p.cue_agreement:.3f}")
     return "\n".join(lines)
 
 
@@ -215,7 +213,10 @@ def records(experiment: Experiment) -> dict[str, Any]:
         "reference_images": REFERENCE_COUNT,
         "training": experiment.models.training,
         "predictions": [p._asdict() for p in experiment.predictions],
-        "localisation": [row._asdict() for row in experiment.localisation],
+        "localization": [
+            {"method": method, "layer": layer, **asdict(found)}
+            for (method, layer, _), found in experiment.separations.items()
+        ],
         "scores": [_flat(row) for row in experiment.scores],
         "kept": [_flat(row) for row in experiment.kept],
     }
@@ -225,5 +226,5 @@ def _flat(row: ScoreRow) -> dict[str, Any]:
     return {"quantity": row.quantity, "layer": row.layer, **row.score._asdict()}
 
 
-def _rows_of(experiment: Experiment, method: str, measure: str) -> list[Localisation]:
-    return [r for r in experiment.localisation if r.method == method and r.measure == measure]
+def _of_layers(experiment: Experiment, method: str, measure: str) -> list[Separation]:
+    return [experiment.separations[method, layer, measure] for layer in LAYERS]

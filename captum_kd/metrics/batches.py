@@ -93,7 +93,7 @@ def layer_features(
 def mini_batches(
     inputs: Tensor | tuple[Tensor, ...], batch_size: int | None, **per_sample: Tensor | None
 ) -> Iterator[tuple[Any, ...]]:
-    """Slices of the inputs and of whatever else has one row per sample (None stays None)."""
+    """Slices of the inputs and of everything else that has one row per sample (None stays None)."""
     first = inputs[0] if isinstance(inputs, tuple) else inputs
     count = len(first)
     if batch_size is not None and batch_size < MINIMUM_SAMPLES:
@@ -111,12 +111,11 @@ def mini_batches(
 
 
 def perturbed(
-    inputs: Any, attributions: Tensor | None, perturb_func: PerturbFunc | None
+    inputs: Tensor | tuple[Tensor, ...], attributions: Tensor | None, perturb_func: PerturbFunc | None
 ) -> Tensor | tuple[Tensor, ...]:
-    """Inputs as they are, or reduced to what the attributions mark (ROAD unless told otherwise)."""
+    """The inputs reduced to what attributions mark (by ROAD if no function is given), or as they are."""
     if attributions is None:
-        result: Tensor | tuple[Tensor, ...] = inputs
-        return result
+        return inputs
     if isinstance(inputs, tuple):
         if len(inputs) != 1:
             raise ValueError(f"attributions need a single input tensor to perturb, got {len(inputs)}.")
@@ -125,6 +124,6 @@ def perturbed(
 
 
 def check_perturbation(attributions: Tensor | None, perturb_func: PerturbFunc | None) -> None:
-    """Raise if there is nothing that the perturbation could follow."""
+    """Raise an error if there are no attributions for the perturbation to follow."""
     if perturb_func is not None and attributions is None:
         raise ValueError("perturb_func needs attributions: the maps that say which pixels to keep.")

@@ -1,4 +1,4 @@
-"""A score with all that is needed to believe it: estimator, n, interval and null."""
+"""A score with all that is needed to trust it: estimator, n, interval and null."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from captum_kd.functional.permutation import permutation_test_from_distances
 class Score(NamedTuple):
     """A distance correlation of one set of samples.
 
-    ``low`` and ``high`` bound the confidence interval; ``null`` is the mean and ``null_high`` the 95 %
-    quantile under permutation of the samples (for relevance: permuted labels); ``p_value`` is one-sided.
+    Attributes:
+        value: The distance correlation.
+        low: The lower end of the confidence interval.
+        high: The upper end.
+        null: The mean under permutations of the samples (for relevance: of the labels).
+        null_high: The 95 % quantile under these permutations.
+        p_value: The one-sided p-value.
+        samples: The number of samples.
+        estimator: "unbiased" or "biased".
     """
 
     value: float
@@ -39,22 +46,23 @@ def score_with_statistics(
     permutations: int = 199,
     generator: torch.Generator | None = None,
 ) -> Score:
-    """Distance correlation of features with others, its interval and its permutation null.
+    """The distance correlation of two sets of features, with its interval and its permutation null.
 
     Args:
-        features: Shape ``(n, ...)`` with ``n >= 8``.
-        others: The base model's features (FSS) or label embeddings (RS), ``(n, ...)``.
-        given: Features that are taken out of ``features`` first, or None.
-        estimator: "unbiased" or "biased".
-        confidence: Nominal coverage of the interval.
-        permutations: Permutations for the null.
-        generator: Source of the permutations, on the CPU; None takes PyTorch's global one.
+        features: The features to score, ``(n, ...)`` with ``n >= 8``.
+        others: The base model's features (for FSS) or label embeddings (for RS), ``(n, ...)``.
+        given: Features that are first taken out of ``features``, ``(n, ...)``; None: none.
+        estimator: "unbiased" or "biased"; with ``given`` only "unbiased" is defined.
+        confidence: The nominal coverage of the interval, in (0, 1).
+        permutations: The number of permutations for the null.
+        generator: The source of the permutations, on the CPU; None: PyTorch's global one.
 
     Returns:
         The :class:`Score`.
 
     Raises:
-        ValueError: As :func:`~captum_kd.functional.confidence_interval`.
+        ValueError: There are fewer than 8 samples, the numbers of samples differ, ``confidence`` is outside
+            (0, 1), the estimator is unknown, or "biased" is combined with ``given``.
 
     Example:
         >>> import torch

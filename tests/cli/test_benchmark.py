@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 from captum_kd.benchmark.localization.methods import LOCALIZATION_METHODS
 from captum_kd.benchmark.localization.parts import Part, part_from_record, part_record, read_part, write_part
 from captum_kd.benchmark.pairs.geometries import GEOMETRIES
-from captum_kd.benchmark.pairs.subjects import PAIRS
+from captum_kd.benchmark.pairs.trained_pairs import PAIRS
 from captum_kd.benchmark.pairs.training import MODELS
 from captum_kd.cli.benchmark import GEOMETRY_NAMES
 from captum_kd.cli.main import main
@@ -83,7 +84,7 @@ def with_all_pairs(folder: Path) -> Part:
     """
     (record,) = json.loads((folder / "results.json").read_text("utf-8"))["parts"]
     part = part_from_record(record)
-    rows = [row._replace(pair=name) for name in PAIRS for row in part.rows]
+    rows = [replace(row, pair=name) for name in PAIRS for row in part.rows]
     known = {truth.model: truth for truth in part.truths}
     truths = [known.get(name, known["base_0"])._replace(model=name) for name in MODELS]
     return part._replace(truths=truths, pairs=PAIRS, holds=dict.fromkeys(PAIRS, True), rows=rows)

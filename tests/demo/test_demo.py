@@ -20,7 +20,7 @@ from captum_kd.demo.experiment import (
     SCORED_COUNT,
     STEPS,
     Experiment,
-    localise,
+    separate,
     steps,
 )
 from captum_kd.demo.outcome import summary, write_outcome
@@ -34,9 +34,9 @@ def experiment() -> Experiment:
 
 
 def separations(experiment: Experiment, method: str, measure: str = "auc") -> dict[str, float]:
-    rows = [r for r in experiment.localisation if (r.method, r.measure) == (method, measure)]
-    assert all(r.low <= r.separation <= r.high and r.samples == SCORED_COUNT for r in rows)
-    return {r.layer: r.separation for r in rows}
+    found = {layer: experiment.separations[method, layer, measure] for layer in LAYERS}
+    assert all(r.low <= r.separation <= r.high and r.samples == SCORED_COUNT for r in found.values())
+    return {layer: r.separation for layer, r in found.items()}
 
 
 def test_the_truth_holds(experiment: Experiment) -> None:
@@ -72,7 +72,7 @@ def test_recommended_maps_separate_everywhere_and_the_published_objective_hardly
 
 
 def test_parts_make_up_the_separation(experiment: Experiment) -> None:
-    for row in experiment.localisation:
+    for row in experiment.separations.values():
         item_d, item_r, cue_d, cue_r = row.parts.values()
         assert row.separation == pytest.approx((item_d - item_r + cue_r - cue_d) / 2, abs=1e-6)
 
@@ -93,8 +93,7 @@ def test_maps_by_swapped_models_have_it_the_wrong_way_round(experiment: Experime
     labels = experiment.planted.labels[:32]
     maps = METHODS["UniCAM, recommended"].maps(swapped, experiment.inputs[:32], labels)
     truth = type(experiment.planted)(*(value[:32] for value in experiment.planted))
-    rows = localise("swapped", maps, truth)
-    assert next(r.separation for r in rows if (r.layer, r.measure) == ("layer4", "auc")) < -0.2
+    assert separate({"swapped": maps}, truth)["swapped", "layer4", "auc"].separation < -0.2
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,7 @@ def test_the_page_is_self_contained_and_holds_every_number(experiment: Experimen
     page = (folder / "report.html").read_text("utf-8")
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     assert page.count("data:image/png;base64,") == 2
-    for row in experiment.localisation:
+    for row in experiment.separations.values():
         assert f"{row.separation:.3f}" in page
     for score_row in experiment.scores + experiment.kept:
         assert f"{score_row.score.value:.3f}" in page
@@ -118,7 +117,7 @@ def test_the_page_is_self_contained_and_holds_every_number(experiment: Experimen
 
 def test_the_records_are_complete(experiment: Experiment, folder: Path) -> None:
     records = json.loads((folder / "results.json").read_text("utf-8"))
-    assert len(records["localisation"]) == (len(COMPARED) + 2) * len(LAYERS) * 2
+    assert len(records["localization"]) == (len(COMPARED) + 2) * len(LAYERS) * 2
     assert {"estimator", "samples", "low", "high", "null", "p_value"} <= set(records["scores"][0])
     assert (folder / "maps.png").stat().st_size > 10_000
     assert "| UniCAM, published objective |" in (folder / "tables.md").read_text("utf-8")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
+from captum_kd.attr.methods import TwoMaps
 from captum_kd.metrics.localization import (
     PARTS,
     all_zero,
     energy_share,
+    pixel_ranks,
     pointing_game,
     ranking_auc,
-    score_sides,
     separation,
+    separations,
 )
 
 
@@ -76,23 +80,45 @@ def test_all_zero() -> None:
     assert all_zero(torch.tensor([[[0.0, 0.0]], [[0.0, -1.0]]])).tolist() == [True, False]
 
 
-def test_score_sides_are_the_single_measures() -> None:
+def two_maps_and_masks() -> tuple[TwoMaps, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    distilled, residual = torch.randn(2, 6, 5, 5, generator=generator)
+    distilled, residual = torch.randn(2, 6, 1, 5, 5, generator=generator)
     item, cue = torch.rand(2, 6, 5, 5, generator=generator) < 0.4
-    found = score_sides(distilled, residual, item, cue)
+    return (distilled, residual), item, cue
+
+
+def test_separations_are_means_of_the_single_measures() -> None:
+    maps, item, cue = two_maps_and_masks()
+    found = {one.measure: one for one in separations(maps, item, cue)}
+    assert list(found) == ["auc", "energy", "pointing"]
     for name, measure in (("auc", ranking_auc), ("energy", energy_share), ("pointing", pointing_game)):
-        expected = [measure(m, mask) for mask in (item, cue) for m in (distilled, residual)]
-        for one, two in zip(found[name], expected, strict=True):
-            torch.testing.assert_close(one, two)
-        torch.testing.assert_close(found[name].separation(), separation(*expected))
-        assert tuple(found[name].parts()) == PARTS
+        expected = [measure(side[:, 0], mask) for mask in (item, cue) for side in maps]
+        one, of_images = found[name], separation(*expected)
+        assert list(one.parts) == list(PARTS)
+        assert list(one.parts.values()) == pytest.approx([values.mean().item() for values in expected])
+        assert one.separation == pytest.approx(of_images.mean().item())
+        margin = 1.96 * of_images.std().item() / 6**0.5
+        assert (one.low, one.high) == pytest.approx((one.separation - margin, one.separation + margin))
+        assert one.samples == 6
 
 
-def test_without_a_place_of_the_cue_the_item_alone_counts() -> None:
-    item = torch.zeros(1, 4, 4, dtype=torch.bool)
-    item[0, :2] = True
-    found = score_sides(item.float(), torch.ones(1, 4, 4), item, None)
-    assert found["auc"].separation() == 0.5
-    assert found["energy"].separation() == 0.5
-    assert list(found["auc"].parts()) == ["distilled on item", "residual on item"]
+def test_maps_are_upsampled_to_the_masks() -> None:
+    maps, item, cue = two_maps_and_masks()
+    coarse = (maps[0][..., :3, :2], maps[1][..., :2, :4])
+    fine = tuple(F.interpolate(side, (5, 5), mode="bilinear") for side in coarse)
+    assert separations(coarse, item, cue) == separations(fine, item, cue)
+
+
+def test_only_the_item_counts_if_the_cue_has_no_location() -> None:
+    item = torch.zeros(2, 4, 4, dtype=torch.bool)
+    item[:, :2] = True
+    auc, energy, _ = separations((item[:, None].float(), torch.ones(2, 1, 4, 4)), item, None)
+    assert auc.separation == energy.separation == 0.5
+    assert auc.parts == {"distilled on item": 1, "residual on item": 0.5}
+
+
+def test_ranks_do_not_depend_on_dtype_and_ties_share_their_mean() -> None:
+    values = torch.tensor([[3.0, 1.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
+    expected = torch.tensor([[3.5, 1.0, 3.5, 2.0], [2.5, 2.5, 2.5, 2.5]], dtype=torch.float64)
+    for dtype in (torch.float64, torch.bfloat16, torch.int64):
+        torch.testing.assert_close(pixel_ranks(values.to(dtype)), expected)

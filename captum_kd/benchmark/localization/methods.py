@@ -1,4 +1,4 @@
-"""The methods that are compared; pass your own as a :class:`~captum_kd.attr.methods.MapMethod`."""
+"""The methods that are compared; a method of your own is a :class:`~captum_kd.attr.methods.MapMethod`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from captum_kd.models.activations import ReshapeTransform
 
 # Captum's LayerLRP and LayerDeepLift do not run on residual blocks that use one ReLU twice.
 INTEGRATION_STEPS = 8
-# The recommended maps were chosen on these geometries (and on the demo's pair), the others measured once.
+# The recommended maps were chosen on these geometries and on the demo's pair; the others were measured once.
 CHOSEN_ON = ("free", "grid")
-RANDOM = "random maps"
-# A method of this name with ending gives signed maps, of which the method's own are what is above zero.
+# The ending of a method's name that says that its maps are signed. Without the ending, they are the positive
+# parts of the same maps.
 SIGNED = ", signed"
-CEILING = "perfect masks"
 
 
 def integrated_gradients(
@@ -55,7 +54,7 @@ def asked_for_label(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]
 
 LOCALIZATION_METHODS: dict[str, MapMethod] = {
     **METHODS,
-    # What the recommended setting consists of, each part taken away.
+    # The recommended setting without each of its parts.
     "UniCAM, recommended, no class evidence, signed": MapMethod(
         UNIQUE_SIDES, partial(recommended, signed=True, class_evidence=False)
     ),
@@ -86,4 +85,4 @@ LOCALIZATION_METHODS: dict[str, MapMethod] = {
         )
     },
 }
-"""The benchmark's methods by name. Random maps and perfect masks, floor and ceiling, are added to any."""
+"""The benchmark's methods by name. Random maps and perfect masks, the floor and the ceiling, are added."""

@@ -1,26 +1,32 @@
-"""What the benchmark writes: all numbers as JSON, tables as Markdown, figures."""
+"""What the localization benchmark writes: all numbers as JSON, tables as Markdown, figures."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from captum_kd._version import versions
 from captum_kd.benchmark.localization.localize import LocalizationRow
-from captum_kd.benchmark.localization.methods import CEILING, CHOSEN_ON, RANDOM
+from captum_kd.benchmark.localization.methods import CHOSEN_ON
 from captum_kd.benchmark.localization.parts import Part, part_record
 from captum_kd.benchmark.localization.reliance import FEWEST, PairPoint, pair_points
 from captum_kd.benchmark.localization.reliance_page import reliance_figure, reliance_section
 from captum_kd.benchmark.localization.summary import Estimate, Findings, findings, means_by_place, over_pairs
+from captum_kd.benchmark.output import (
+    interval_cell,
+    legend_above,
+    made_by,
+    number,
+    open_frame,
+    write_page,
+    write_record,
+)
 from captum_kd.benchmark.pairs.truth import RULE
-from captum_kd.metrics.localization import PARTS
+from captum_kd.metrics.localization import CEILING, PARTS, RANDOM
 from captum_kd.report.page import png
 from captum_kd.report.tables import Cell, Table
 
@@ -30,49 +36,43 @@ LAYER_GREYS = ("0.75", "0.55", "0.35", "0.0")
 
 
 def write_outcome(parts: Sequence[Part], folder: Path, command: str) -> Path:
-    """Write ``results.json``, ``results.md``, ``separation.png`` and, of three pairs on, ``reliance.png``.
+    """Write ``results.json``, ``results.md``, ``separation.png`` and, from three pairs on, ``reliance.png``.
 
     Args:
-        parts: What was found; at least one.
-        folder: Where to; made if missing.
-        command: That made the results.
+        parts: The parts that were measured; at least one.
+        folder: The folder to write to; it is made if it does not exist.
+        command: The command that made the results.
 
     Returns:
         The path of ``results.md``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
-        "command": command,
-        "versions": versions(),
-        "rule": RULE,
-        "parts": [part_record(part) for part in parts],
-    }
-    (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    records = [part_record(part) for part in parts]
+    write_record(folder / "results.json", command, rule=RULE, parts=records)
     (folder / "separation.png").write_bytes(png(separation_figure(parts)))
     points = pair_points(parts)
     if _are_related(points):
         (folder / RELIANCE_PICTURE).write_bytes(png(reliance_figure(points)))
-    page = folder / "results.md"
-    page.write_text(results_page(parts, command), "utf-8")
-    return page
+    return write_page(folder / "results.md", results_page(parts, command))
 
 
-def results_page(parts: Sequence[Part], command: str) -> str:
-    """The tables with what is needed to read them."""
+def results_page(parts: Sequence[Part], command: str) -> list[str]:
+    """The paragraphs of the page: the tables, with what is needed to read them."""
     found = findings(parts)
     points = pair_points(parts)
     counted = len({(r.geometry, r.seed, r.pair) for r in found.rows["technique"]})
     out = "; ".join(f"{geometry} seed {seed} {pair}" for geometry, seed, pair in found.left_out) or "none"
     lines = [
         "# Do maps point where knowledge went?",
-        f"Made by `{command}` with {', '.join(f'{k} {v}' for k, v in versions().items())}.",
-        "0: the maps know nothing; perfect masks: the most there is. Each value is the mean over layers "
-        "and over pairs (techniques x seeds) with a 95 % t interval over pairs. A geometry whose cue has "
-        "no place shows the item's half of the separation alone. *other base*: the response-distilled "
-        "student with base models of another width and of another architecture (a RegNet). *null*: pairs "
-        "of base models, between which nothing was distilled, with the place that is farthest from 0. "
-        "*lowest*: the lowest mean over pairs at any geometry and layer. *unseen*: the geometries that "
-        f"the recommended maps were not chosen on (all but {' and '.join(CHOSEN_ON)}).",
+        made_by(command),
+        "0: the maps know nothing; perfect masks show both regions exactly. Each value is the mean over "
+        "layers and over pairs (techniques x seeds), with a 95 % t interval over pairs. For a geometry "
+        "whose cue has no location, only the item's half of the separation counts. *other base*: the "
+        "response-distilled student with base models of another width and of another architecture (a "
+        "RegNet). *null*: pairs of base models, between which nothing was distilled; in brackets, the "
+        "geometry and layer farthest from 0. *lowest*: the lowest mean over pairs at any geometry and "
+        "layer. *unseen*: the geometries that the recommended maps were not chosen on (all but "
+        f"{' and '.join(CHOSEN_ON)}).",
         separation_table(parts, found).to_markdown(),
         "![Separation of every method, geometry and layer](separation.png)",
         parts_table(found).to_markdown(),
@@ -84,11 +84,11 @@ def results_page(parts: Sequence[Part], command: str) -> str:
     ]
     if _are_related(points):
         lines += reliance_section(points, RELIANCE_PICTURE)
-    return "\n\n".join(lines) + "\n"
+    return lines
 
 
 def separation_table(parts: Sequence[Part], found: Findings) -> Table:
-    """The headline: separation by ranking AUC, methods x geometries."""
+    """The main result: separation by ranking AUC, methods x geometries."""
     geometries = dict.fromkeys(part.geometry for part in parts)
     rows, mixed, null = (found.rows[kind] for kind in ("technique", "mixed", "null"))
     unseen = [row for row in rows if row.geometry not in CHOSEN_ON]
@@ -99,7 +99,7 @@ def separation_table(parts: Sequence[Part], found: Findings) -> Table:
         cells += [
             _cell(over_pairs(rows, method=method)),
             _cell(over_pairs(unseen, method=method)),
-            Cell("-") if worst is None else Cell(f"{_number(worst[0])}", f"{worst[1]}, {worst[2]}"),
+            Cell("-") if worst is None else Cell(number(worst[0]), f"{worst[1]}, {worst[2]}"),
             _cell(over_pairs(mixed, method=method)),
             Cell("-") if method == CEILING else _null_cell(null, method),
         ]
@@ -109,7 +109,7 @@ def separation_table(parts: Sequence[Part], found: Findings) -> Table:
 
 
 def parts_table(found: Findings) -> Table:
-    """What the separation is made of, where the cue has a place, and the other measures."""
+    """The parts of the separation where the cue has a location, and the other measures."""
     rows = [row for row in found.rows["technique"] if len(row.parts) == len(PARTS)]
     lines = []
     for method in dict.fromkeys(row.method for row in rows):
@@ -144,19 +144,19 @@ def truth_table(parts: Sequence[Part]) -> Table:
         for t in part.truths:
             values = (t.accuracy, t.cue_agreement, t.changed_without_item, t.changed_without_cue)
             name = f"{part.geometry}, seed {part.seed}, {t.model}"
-            lines.append((name, [*(Cell(_number(value)) for value in values), Cell(t.led_by())]))
-    heads = ["model", "accuracy", "says the cue", "changed without item", "changed without cue", "led by"]
-    return Table("What predictions depend on, where cues say nothing (chance: 0.10)", heads, lines)
+            lines.append((name, [*(Cell(number(value)) for value in values), Cell(t.led_by())]))
+    heads = ["model", "accuracy", "predicts the cue", "changed without item", "changed without cue", "led by"]
+    return Table("What predictions depend on, on decorrelated images (chance: 0.10)", heads, lines)
 
 
 def probe_table(parts: Sequence[Part]) -> Table:
-    """What a linear classifier can read from each layer."""
-    # By their order: an architecture has its own names for them.
+    """What linear classifiers can read from each layer."""
+    # Layers are matched by their order, since every architecture has its own names for them.
     stages = max(len(t.probes) for part in parts for t in part.truths)
     lines = [
         (
             f"{part.geometry}, seed {part.seed}, {t.model}",
-            [Cell(f"{_number(probe.item)} / {_number(probe.cue)}") for probe in t.probes],
+            [Cell(f"{number(probe.item)} / {number(probe.cue)}") for probe in t.probes],
         )
         for part in parts
         for t in part.truths
@@ -187,24 +187,23 @@ def separation_figure(parts: Sequence[Part]) -> Figure:
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.set_title(geometry, fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
     panels[0].set_yticks(list(heights), methods)
     figure.supxlabel("separation (ranking AUC), mean over pairs", fontsize=10)
-    handles, labels = panels[0].get_legend_handles_labels()
-    columns = 3 if len(geometries) < 3 else len(labels)
-    figure.legend(handles, labels, loc="outside upper right", ncols=columns, fontsize=8, frameon=False)
+    columns = 3 if len(geometries) < 3 else len(layers) + 1
+    legend_above(figure, panels[0], columns, fontsize=8, loc="outside upper right")
     return figure
 
 
 def methods_of(parts: Sequence[Part]) -> list[str]:
-    """The methods in order, random maps first and perfect masks last."""
+    """The methods in their order, random maps first and perfect masks last."""
     names = dict.fromkeys(row.method for part in parts for row in part.rows)
     return [RANDOM, *(name for name in names if name not in (RANDOM, CEILING)), CEILING]
 
 
 def _are_related(points: Sequence[PairPoint]) -> bool:
-    """Whether there are pairs enough for a correlation."""
-    return len({(p.geometry, p.seed, p.pair) for p in points if p.cue_has_place}) >= FEWEST
+    """Whether there are enough pairs for a correlation."""
+    return len({(p.geometry, p.seed, p.pair) for p in points if p.cue_has_location}) >= FEWEST
 
 
 def _part(row: LocalizationRow, part: str) -> float:
@@ -212,24 +211,17 @@ def _part(row: LocalizationRow, part: str) -> float:
 
 
 def _cell(estimate: Estimate | None) -> Cell:
-    if estimate is None:
-        return Cell("-")
-    note = "" if math.isnan(estimate.low) else f"{_number(estimate.low)} to {_number(estimate.high)}"
-    return Cell(_number(estimate.mean), note)
+    return Cell("-") if estimate is None else interval_cell(estimate.mean, estimate.low, estimate.high)
 
 
 def _value(estimate: Estimate | None) -> Cell:
-    return Cell("-" if estimate is None else _number(estimate.mean))
+    return Cell("-" if estimate is None else number(estimate.mean))
 
 
 def _null_cell(rows: Sequence[LocalizationRow], method: str) -> Cell:
-    """The mean, and the place that is farthest from 0."""
+    """The mean, with the geometry and layer that are farthest from 0."""
     estimate, places = over_pairs(rows, method=method), means_by_place(rows, method)
     if estimate is None:
         return Cell("-")
     value, geometry, layer = max(places, key=lambda place: abs(place[0]))
-    return Cell(_number(estimate.mean), f"{_number(value)} at {geometry}, {layer}")
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}"  # adding zero turns "-0.00" into "0.00"
+    return Cell(number(estimate.mean), f"{number(value)} at {geometry}, {layer}")

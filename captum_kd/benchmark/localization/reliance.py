@@ -1,4 +1,4 @@
-"""Do maps separate two models as much as these differ in what they rely on? Over pairs of every kind."""
+"""Do maps separate two models as far as the models differ in what they rely on? Over pairs of every kind."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Collection, Iterable, Sequence
 from statistics import mean
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from captum_kd.benchmark.localization.parts import Part
 from captum_kd.benchmark.localization.summary import HEADLINE
-from captum_kd.benchmark.pairs.rank_correlation import spearman
-from captum_kd.benchmark.pairs.subjects import PairKind
+from captum_kd.benchmark.pairs.trained_pairs import PairKind
 from captum_kd.benchmark.pairs.truth import ModelTruth
 from captum_kd.metrics.localization import PARTS
 
-FEWEST = 3  # two points are always in order or in reverse
+FEWEST = 3  # two points are always in the same or in opposite order
 DRAWS = 499
 
 
@@ -25,14 +26,15 @@ class PairPoint(NamedTuple):
     """What the models of a pair rely on, and how far one method's maps separate them.
 
     Attributes:
-        geometry: of the images.
-        seed: of the training.
-        pair: its name.
-        kind: of the pair.
-        method: whose maps.
-        difference: :func:`reliance_difference` of student and base model.
-        separation: mean over layers.
-        cue_has_place: otherwise both are those of the item's half.
+        geometry: The name of the images' geometry.
+        seed: The seed of the training.
+        pair: The name of the pair.
+        kind: The kind of pair.
+        method: The name of the method.
+        difference: The :func:`reliance_difference` of student and base model.
+        separation: The mean separation over layers.
+        cue_has_location: Whether the cue has a location; if not, difference and separation are those of the
+            item's half.
     """
 
     geometry: str
@@ -42,18 +44,18 @@ class PairPoint(NamedTuple):
     method: str
     difference: float
     separation: float
-    cue_has_place: bool
+    cue_has_location: bool
 
 
 class RankCorrelation(NamedTuple):
     """Spearman's correlation over pairs.
 
     Attributes:
-        value: the correlation; NaN of fewer than three pairs.
-        low: lower end of the percentile interval over groups; NaN of fewer than two groups.
-        high: upper end.
-        pairs: number of them.
-        groups: geometries and seeds; the pairs of one share models and images.
+        value: The correlation; NaN for fewer than three pairs.
+        low: The lower end of the percentile interval over groups; NaN for fewer than two groups.
+        high: The upper end.
+        pairs: The number of pairs.
+        groups: The number of groups; the pairs of one geometry and seed share models and images.
     """
 
     value: float
@@ -67,11 +69,11 @@ class NullCorrelation(NamedTuple):
     """Spearman's correlation over null pairs, each in both orders of its models.
 
     Attributes:
-        value: the correlation; NaN of fewer than three pairs.
-        p: how often it is as high by chance.
-        same_sign: of how many pairs separation and reliance difference have one sign.
-        pairs: number of them.
-        groups: geometries and seeds.
+        value: The correlation; NaN for fewer than three pairs.
+        p: How often a correlation is as high by chance.
+        same_sign: The number of pairs whose separation and reliance difference have the same sign.
+        pairs: The number of pairs.
+        groups: The number of groups, each a geometry and seed.
     """
 
     value: float
@@ -81,20 +83,20 @@ class NullCorrelation(NamedTuple):
     groups: int
 
 
-def reliance_difference(student: ModelTruth, base: ModelTruth, cue_has_place: bool = True) -> float:
-    """How much more a student goes by the item than its base model, and less by the cue.
+def reliance_difference(student: ModelTruth, base: ModelTruth, cue_has_location: bool = True) -> float:
+    """How much more a student relies on the item than its base model does, and how much less on the cue.
 
-    With the share of predictions that change when the item (the cue) is left out in place of the scores of
-    maps it is :func:`captum_kd.metrics.localization.separation`: both halves are averaged, and where only
-    the item's half of a separation can be scored, it is the item's half alone.
+    This is :func:`captum_kd.metrics.localization.separation`, with the share of predictions that change when
+    the item (the cue) is left out instead of the scores of maps: both halves are averaged, and if only the
+    item's half of a separation can be scored, it is the item's half alone.
 
     Args:
         student: What the student follows.
         base: What its base model follows.
-        cue_has_place: Whether both halves count.
+        cue_has_location: Whether both halves count.
 
     Returns:
-        -1 to 1; exchanging the models changes its sign.
+        A value from -1 to 1; exchanging the models changes its sign.
 
     Example:
         >>> student = ModelTruth("student", 0.7, 0.1, 0.9, 0.1, 1024, [])
@@ -103,13 +105,13 @@ def reliance_difference(student: ModelTruth, base: ModelTruth, cue_has_place: bo
         0.45
     """
     item = student.changed_without_item - base.changed_without_item
-    if not cue_has_place:
+    if not cue_has_location:
         return item
     return (item + base.changed_without_cue - student.changed_without_cue) / 2
 
 
 def pair_points(parts: Iterable[Part]) -> list[PairPoint]:
-    """A point for every pair and method, whether the truth of the pair holds or not."""
+    """A point for every pair and method, whether or not the truth of the pair holds."""
     points = []
     for part in parts:
         truths = {truth.model: truth for truth in part.truths}
@@ -118,12 +120,12 @@ def pair_points(parts: Iterable[Part]) -> list[PairPoint]:
             if row.measure == HEADLINE:
                 key = (row.pair, row.method, len(row.parts) == len(PARTS))
                 values.setdefault(key, []).append(row.separation)
-        for (name, method, place), separations in values.items():
+        for (name, method, located), separations in values.items():
             pair = part.pairs[name]
-            difference = reliance_difference(truths[pair.student], truths[pair.base], place)
+            difference = reliance_difference(truths[pair.student], truths[pair.base], located)
             points.append(
                 PairPoint(
-                    part.geometry, part.seed, name, pair.kind, method, difference, mean(separations), place
+                    part.geometry, part.seed, name, pair.kind, method, difference, mean(separations), located
                 )
             )
     return points
@@ -133,23 +135,35 @@ def select(
     points: Iterable[PairPoint],
     method: str,
     kinds: Collection[PairKind] = ("technique", "mixed", "null"),
-    any_place: bool = False,
+    without_location: bool = False,
 ) -> list[PairPoint]:
-    """The points of one method and some kinds of pairs; those without a place of the cue only on demand."""
-    return [p for p in points if p.method == method and p.kind in kinds and (any_place or p.cue_has_place)]
+    """The points of one method and some kinds of pairs.
+
+    Args:
+        points: The points of all pairs and methods.
+        method: The method whose points are selected.
+        kinds: The kinds of pairs.
+        without_location: Whether points whose cue has no location are selected as well.
+    """
+    return [
+        p
+        for p in points
+        if p.method == method and p.kind in kinds and (without_location or p.cue_has_location)
+    ]
 
 
 def correlate(points: Sequence[PairPoint], *, within: bool = False, draws: int = DRAWS) -> RankCorrelation:
     """Rank correlation of separation with reliance difference.
 
     Args:
-        points: Of one method.
-        within: The mean of the correlations within each geometry and seed, to which differences between
-            geometries add nothing; otherwise one correlation over all.
-        draws: Bootstrap samples of geometries and seeds, each drawn with all of its pairs; 0: no interval.
+        points: The points of one method.
+        within: True: the mean of the correlations within each geometry and seed, to which differences between
+            geometries add nothing. False: one correlation over all points.
+        draws: The number of bootstrap samples of geometries and seeds, each drawn with all of its pairs;
+            0: no interval.
 
     Returns:
-        The correlation with its interval. Of few groups the interval is too narrow.
+        The correlation with its interval, which is too narrow if there are few groups.
 
     Example:
         >>> points = [PairPoint("free", s, "mine", "null", "mine", s / 9, -s, True) for s in range(5)]
@@ -172,7 +186,7 @@ def correlate(points: Sequence[PairPoint], *, within: bool = False, draws: int =
     if count > 1 and draws:
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randint(count, (draws, count), generator=generator)
-        # A draw of one pair again and again has no correlation.
+        # If a draw repeats a single pair, its correlation is NaN.
         statistics = torch.tensor([statistic(chosen) for chosen in drawn], dtype=torch.float64)
         low, high = statistics.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return RankCorrelation(statistic(torch.arange(count)), low, high, len(points), count)
@@ -181,13 +195,17 @@ def correlate(points: Sequence[PairPoint], *, within: bool = False, draws: int =
 def correlate_null(points: Sequence[PairPoint], draws: int = DRAWS) -> NullCorrelation:
     """Rank correlation of separation with reliance difference over null pairs.
 
-    It is arbitrary which of two base models comes first. So each pair is taken in both orders, and chance is
-    what comes of separations with another sign, one sign for all pairs of a geometry and seed: these share
-    models. (A bootstrap would not do: where all signs agree, no draw of pairs makes them disagree.)
+    Which of two base models comes first is arbitrary. So each pair is taken in both orders, and the
+    correlation is compared with those of separations whose signs are drawn at random: one sign for all pairs
+    of a geometry and seed, since they share models. (A bootstrap would not do: if all signs agree, no draw of
+    pairs makes them disagree.)
 
     Args:
-        points: Of null pairs and one method.
-        draws: Of signs.
+        points: The points of null pairs and one method.
+        draws: The number of draws of signs.
+
+    Returns:
+        The correlation, and how often it is as high by chance.
 
     Example:
         >>> points = [PairPoint("free", s, "null", "null", "mine", s / 9, s / 7, True) for s in range(1, 8)]
@@ -210,7 +228,7 @@ def correlate_null(points: Sequence[PairPoint], draws: int = DRAWS) -> NullCorre
 
 
 def same_sign(points: Iterable[PairPoint]) -> int:
-    """How many pairs have a separation and a reliance difference of one sign, whatever the models' order."""
+    """The number of pairs whose separation and reliance difference agree in sign, in whichever order."""
     return sum(p.difference * p.separation > 0 for p in points)
 
 
@@ -223,7 +241,11 @@ def _groups(points: Iterable[PairPoint]) -> list[Tensor]:
 
 
 def _correlation(values: Tensor) -> float:
-    return spearman(values).item() if values.shape[1] >= FEWEST else math.nan
+    if values.shape[1] < FEWEST:
+        return math.nan
+    # As scipy.stats.spearmanr, which takes three times as long for its p-value.
+    with np.errstate(invalid="ignore"):  # the correlation with values that are all equal is NaN
+        return float(np.corrcoef(rankdata(values.numpy(), axis=1))[0, 1])
 
 
 def _in_both_orders(groups: Sequence[Tensor]) -> float:

@@ -1,4 +1,4 @@
-"""How far maps follow what models rely on: a table, a figure and what is needed to read them."""
+"""How closely maps follow what models rely on: a table, a figure, and what is needed to read them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from captum_kd.benchmark.localization.methods import CEILING, RANDOM
 from captum_kd.benchmark.localization.reliance import (
     PairPoint,
-    RankCorrelation,
     correlate,
     correlate_null,
     select,
 )
-from captum_kd.benchmark.pairs.subjects import PairKind
+from captum_kd.benchmark.output import interval_cell, legend_above, number, open_frame
+from captum_kd.benchmark.pairs.trained_pairs import PairKind
+from captum_kd.metrics.localization import CEILING, RANDOM
 from captum_kd.report.tables import Cell, Table
 
 HEADING = "## Does separation follow how much the models differ?"
@@ -36,21 +36,26 @@ KINDS: dict[PairKind, dict[str, str]] = {
 
 
 def reliance_section(points: Sequence[PairPoint], picture: str) -> list[str]:
-    """The paragraphs of the section, the picture last."""
+    """The paragraphs of the section; the picture comes last.
+
+    Args:
+        points: The points of all pairs and methods.
+        picture: The file name of the figure.
+    """
     return [
         HEADING,
         "The *reliance difference* of a pair is ((changed without item, student - base model) + (changed "
-        "without cue, base model - student)) / 2, from the table of what predictions depend on; it is halved "
-        "as the separation is. Of all pairs, also those whose truth does not hold: Spearman's correlation of "
-        "it with the pair's mean separation over layers. *within*: the mean of the correlations within each "
-        "geometry and seed, to which differences between geometries add nothing. *distilled pairs*: all but "
-        "null pairs. Random maps show how far chance reaches. A geometry whose cue has no place counts in "
-        "the last column alone, where the item's halves of both are compared.",
-        "Intervals: 95 % bootstrap over geometries x seeds, each with all its pairs, which share models; of "
-        "so few groups they are too narrow. *null pairs*: each in both orders, since it is arbitrary which "
-        "of two base models comes first; *p*: how often the correlation is as high when the separations of "
-        "geometries x seeds get random signs; *same sign*: of how many null pairs separation and reliance "
-        "difference have one sign.",
+        "without cue, base model - student)) / 2, from the table of what predictions depend on; it is "
+        "halved as the separation is. The table shows its Spearman correlation with the mean separation "
+        "over layers, for all pairs, including those whose truth does not hold. *within*: the mean of the "
+        "correlations within each geometry and seed, to which differences between geometries add nothing. "
+        "*distilled pairs*: all but null pairs. Random maps show how far chance reaches. A geometry whose "
+        "cue has no location counts only in the last column, where the item's halves of both are compared.",
+        "Intervals: 95 % bootstrap over geometries x seeds, each with all its pairs, which share models; "
+        "with so few groups they are too narrow. *null pairs*: each in both orders, since which of two base"
+        " models comes first is arbitrary; *p*: how often the correlation is as high if the separations of "
+        "each geometry and seed get a random sign; *same sign*: the number of null pairs whose separation "
+        "and reliance difference have the same sign.",
         reliance_table(points).to_markdown(),
         f"![Separation against reliance difference of every pair, for a few methods]({picture})",
     ]
@@ -64,18 +69,18 @@ def reliance_table(points: Sequence[PairPoint]) -> Table:
             continue
         null = correlate_null(select(points, method, ["null"]))
         cells = [
-            _cell(correlate(some, within=within))
+            interval_cell(*correlate(some, within=within)[:3])
             for some in (select(points, method), select(points, method, ["technique", "mixed"]))
             for within in (False, True)
         ]
         cells += [
-            Cell(_number(null.value), "" if math.isnan(null.p) else f"p {null.p:.3f}"),
+            Cell(number(null.value), "" if math.isnan(null.p) else f"p {null.p:.3f}"),
             Cell(f"{null.same_sign} of {null.pairs}" if null.pairs else "-"),
-            Cell(_number(correlate(select(points, method, any_place=True), draws=0).value)),
+            Cell(number(correlate(select(points, method, without_location=True), draws=0).value)),
         ]
         lines.append((method, cells))
     some = next(iter(lines))[0]
-    every = len(select(points, some, any_place=True))
+    every = len(select(points, some, without_location=True))
     counted, null_pairs = len(select(points, some)), len(select(points, some, ["null"]))
     heads = [
         "method",
@@ -91,7 +96,7 @@ def reliance_table(points: Sequence[PairPoint]) -> Table:
 
 
 def reliance_figure(points: Sequence[PairPoint]) -> Figure:
-    """A panel for each of a few methods: separation against reliance difference, a marker for each pair."""
+    """Separation against reliance difference: a panel for each of a few methods, a marker for each pair."""
     shown = [method for method in SHOWN if select(points, method)]
     rows = math.ceil(len(shown) / COLUMNS)
     figure = Figure(figsize=(3.4 * COLUMNS, 0.8 + 2.9 * rows), layout="constrained")
@@ -112,20 +117,10 @@ def reliance_figure(points: Sequence[PairPoint]) -> Figure:
                 **style,
             )
         found = correlate(select(points, method), draws=0)
-        axes.set_title(f"{method}\nrank correlation {_number(found.value)}", fontsize=9)
+        axes.set_title(f"{method}\nrank correlation {number(found.value)}", fontsize=9)
         axes.tick_params(labelbottom=True)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("reliance difference: how much more the student goes by the item", fontsize=10)
+        open_frame(axes)
+    figure.supxlabel("reliance difference: how much more the student relies on the item", fontsize=10)
     figure.supylabel("separation, mean over layers", fontsize=10)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(KINDS), fontsize=9, frameon=False)
+    legend_above(figure, panels[0], columns=len(KINDS))
     return figure
-
-
-def _cell(found: RankCorrelation) -> Cell:
-    note = "" if math.isnan(found.low) else f"{_number(found.low)} to {_number(found.high)}"
-    return Cell(_number(found.value), note)
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"

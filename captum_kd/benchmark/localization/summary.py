@@ -1,4 +1,4 @@
-"""Means over layers, and over pairs with an interval: what the tables and the figure show."""
+"""Means over layers, and means over pairs with an interval: what the tables and the figure show."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from scipy.stats import t as students_t
 
 from captum_kd.benchmark.localization.localize import LocalizationRow
 from captum_kd.benchmark.localization.parts import Part
-from captum_kd.benchmark.pairs.subjects import PairKind
+from captum_kd.benchmark.pairs.trained_pairs import PairKind
 
 HEADLINE = "auc"
 
 
 class Estimate(NamedTuple):
-    """A mean over pairs with its 95 % interval; the interval of a single pair is not known (NaN)."""
+    """A mean over pairs.
+
+    Attributes:
+        mean: The mean.
+        low: The lower end of the 95 % interval; NaN for a single pair.
+        high: The upper end of the interval; NaN for a single pair.
+        pairs: The number of pairs.
+    """
 
     mean: float
     low: float
@@ -26,14 +33,19 @@ class Estimate(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The rows of pairs whose truth holds, and how many pairs were left out."""
+    """The rows that count, and the pairs that do not.
+
+    Attributes:
+        rows: The rows of the pairs whose truth holds, by the kind of pair.
+        left_out: Geometry, seed and name of every pair whose truth does not hold.
+    """
 
     rows: dict[PairKind, list[LocalizationRow]]
     left_out: list[tuple[str, int, str]]
 
 
 def findings(parts: Iterable[Part]) -> Findings:
-    """Sort the rows of parts by the kind of pair, and leave out pairs whose truth does not hold."""
+    """The rows of all parts by the kind of pair, without the pairs whose truth does not hold."""
     rows: dict[PairKind, list[LocalizationRow]] = {"technique": [], "mixed": [], "null": []}
     left_out = []
     for part in parts:
@@ -62,17 +74,17 @@ def over_pairs(
     """Average a quantity over the layers of each pair, then over pairs.
 
     Args:
-        rows: Of pairs of one kind.
-        method: Whose rows count.
-        measure: Whose rows count.
-        geometry: Of one geometry, or of all: each geometry then counts once, however many pairs it has, and
-            the interval is that of the mean over geometries of independent means.
-        layer: Of one layer, or the mean over layers.
-        quantity: What is averaged.
+        rows: The rows of pairs of one kind.
+        method: The method whose rows count.
+        measure: The measure whose rows count.
+        geometry: The geometry whose rows count; None: all. Each geometry then counts once, however many pairs
+            it has, and the interval is that of a mean of independent means.
+        layer: The layer whose rows count; None: the mean over layers.
+        quantity: A function of a row that gives what is averaged.
 
     Returns:
-        The mean with a t interval over pairs (techniques x seeds), or None without rows. Pairs of one seed
-        share their base model and images, so the interval is somewhat too narrow.
+        The mean with a t interval over pairs (techniques x seeds); None if there are no rows. Pairs of one
+        seed share their base model and images, so the interval is somewhat too narrow.
     """
     chosen = [
         row
@@ -84,13 +96,13 @@ def over_pairs(
     ]
     if not chosen:
         return None
-    of_pair: dict[tuple[str, int, str], list[float]] = {}
+    by_pair: dict[tuple[str, int, str], list[float]] = {}
     for row in chosen:
-        of_pair.setdefault((row.geometry, row.seed, row.pair), []).append(quantity(row))
-    of_geometry: dict[str, list[float]] = {}
-    for (name, *_), values in of_pair.items():
-        of_geometry.setdefault(name, []).append(mean(values))
-    estimates = [interval(values) for values in of_geometry.values()]
+        by_pair.setdefault((row.geometry, row.seed, row.pair), []).append(quantity(row))
+    by_geometry: dict[str, list[float]] = {}
+    for (name, *_), values in by_pair.items():
+        by_geometry.setdefault(name, []).append(mean(values))
+    estimates = [interval(values) for values in by_geometry.values()]
     if len(estimates) == 1:
         return estimates[0]
     centre = mean(e.mean for e in estimates)
@@ -99,7 +111,7 @@ def over_pairs(
 
 
 def interval(values: Sequence[float]) -> Estimate:
-    """Mean and t interval.
+    """The mean of independent values, with its t interval.
 
     Example:
         >>> interval([0.1, 0.2, 0.3])
@@ -113,7 +125,7 @@ def interval(values: Sequence[float]) -> Estimate:
 
 
 def means_by_place(rows: Sequence[LocalizationRow], method: str) -> list[tuple[float, str, str]]:
-    """The mean separation over pairs at each geometry and layer, with that geometry and layer."""
+    """The mean separation over pairs at each geometry and layer, with their names."""
     places = dict.fromkeys((row.geometry, row.layer) for row in rows if row.method == method)
     found = []
     for geometry, layer in places:

@@ -1,13 +1,13 @@
 """Planted-cue images in several geometries that share no layout.
 
-A map method that is chosen on one geometry may live off its layout, for instance off the place that item and
-cue have within the image. So the benchmark has several, and says how a method does on each.
+A method that was chosen on one geometry may exploit its layout, for instance where item and cue lie within
+the image. So the benchmark has several geometries, and reports how a method does on each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,9 +36,6 @@ from captum_kd.datasets.planted_cue import (
     plant_cues,
 )
 
-# ``(items, labels, *, agreement, omit=None, seed=0) -> PlantedCues``, as plant_cues.
-Geometry = Callable[..., PlantedCues]
-
 CANVAS = 56
 SIZES_CANVAS = 64
 ITEM_SIZES = (18, 40)
@@ -46,13 +43,23 @@ CUE_SIZES = (8, 22)
 SECOND_CUE_SIZE = 10
 CLUTTER_COUNT = 12
 
-Parts = tuple[Tensor, Tensor, Tensor]
+# Images ``(n, 3, h, w)``, and the masks ``(n, h, w)`` of items and of cues.
+Drawn = tuple[Tensor, Tensor, Tensor]
 
 
-def grid(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Parts:
-    """Four cells of 28 x 28 pixels: item in one, cue in another, a patch of clutter in each of the rest.
+class Geometry(Protocol):
+    """A function that plants cues, as :func:`~captum_kd.datasets.planted_cue.plant_cues` does."""
 
-    Item and cells are of one size; cue and clutter lie anywhere within their cells.
+    def __call__(
+        self, items: Tensor, labels: Tensor, *, agreement: float, omit: Omission = None, seed: int = 0
+    ) -> PlantedCues:
+        """Draw one image for each item."""
+
+
+def grid(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Drawn:
+    """Four cells of 28 x 28 pixels: the item in one, the cue in another, a patch of clutter in the other two.
+
+    An item fills its cell; cue and clutter lie anywhere within theirs.
     """
     n = len(items)
     image = background(n, CANVAS, generator)
@@ -67,11 +74,10 @@ def grid(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator
     return speckled(image, generator), item_mask, cue_mask
 
 
-def sizes(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Parts:
-    """Items of 18 to 40 pixels and cues of 8 to 22, each drawn by itself, on 64 x 64 pixels.
+def sizes(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Drawn:
+    """Items of 18 to 40 pixels and cues of 8 to 22, each size drawn independently, on 64 x 64 pixels.
 
-    A cue may be larger than the item. A line parallel to a side of the image, drawn at random, always lies
-    between the two.
+    A cue may be larger than the item. The two never overlap along one axis of the image, drawn at random.
     """
     n, canvas = len(items), SIZES_CANVAS
     image = background(n, canvas, generator)
@@ -101,8 +107,8 @@ def sizes(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generato
     return speckled(image, generator), item_mask, cue_mask
 
 
-def cluttered(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Parts:
-    """Twelve patches of clutter, anywhere, also over item and cue; the masks are what remains visible.
+def cluttered(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Drawn:
+    """Twelve patches of clutter anywhere, even over item and cue; the masks are what remains visible.
 
     A patch that would leave less than half of the item or of the cue visible is left out.
     """
@@ -123,8 +129,8 @@ def cluttered(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Gene
     return speckled(image, generator), item_mask, cue_mask
 
 
-def two_cues(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Parts:
-    """Two cues of one class, of 14 and 10 pixels and in colours of their own; the cue's mask is both."""
+def two_cues(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Drawn:
+    """Two cues of one class, of 14 and 10 pixels, each in its own colours; the cue's mask covers both."""
     n = len(items)
     image = background(n, CANVAS, generator)
     item_at = torch.randint(CANVAS - ITEM_SIZE + 1, (n, 2), generator=generator)
@@ -140,13 +146,13 @@ def two_cues(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Gener
     return speckled(image, generator), item_mask, cue_mask
 
 
-def tint(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Parts:
-    """The cue is a tint of the whole image, item included, so that it has no place: its masks are empty.
+def tint(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator) -> Drawn:
+    """The cue is a tint of the whole image, item included, so it has no location: its masks are empty.
 
     Without the cue an image has the mean of all tints.
     """
     n = len(items)
-    # Of one dull grey before it is tinted; otherwise the background's own colour would hide the tint.
+    # The background is grey before it is tinted; otherwise its own colour would hide the tint.
     image = background(n, CANVAS, generator)
     image = image.float().mean(1, keepdim=True).to(torch.int32).expand(-1, 3, -1, -1)
     item_at = torch.randint(CANVAS - ITEM_SIZE + 1, (n, 2), generator=generator)
@@ -160,7 +166,7 @@ def tint(items: Tensor, cues: Tensor, omit: Omission, generator: torch.Generator
     return speckled(image, generator), item_mask, torch.zeros_like(item_mask)
 
 
-# Added to red, green and blue; any two are at least 40 apart.
+# What is added to red, green and blue; any two tints are at least 40 apart.
 _TINTS = (
     (40, 0, 0),
     (0, 40, 0),
@@ -186,7 +192,7 @@ GEOMETRIES: dict[str, Geometry] = {
     "free": plant_cues,
     **{name: partial(plant_by, drawing) for name, drawing in _DRAWINGS.items()},
 }
-"""The geometries by name; each is called as :func:`captum_kd.datasets.planted_cue.plant_cues` is.
+"""The geometries by name; each is called like :func:`captum_kd.datasets.planted_cue.plant_cues`.
 
 Example:
     >>> items = torch.full((4, 28, 28), 200, dtype=torch.uint8)
@@ -198,7 +204,7 @@ Example:
 def _draw_item(
     image: Tensor, items: Tensor, place: Tensor, omit: Omission, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The image with an item, unless it is omitted, and the item's mask."""
+    """The image with an item, unless items are omitted, and the item's mask."""
     canvas = image.shape[-1]
     mask = shift(silhouettes(items)[:, None], place, canvas)[:, 0]
     item = shift(coloured(items, generator), place, canvas)
@@ -213,7 +219,7 @@ def _draw_cue(
     generator: torch.Generator,
     size: int = CUE_SIZE,
 ) -> tuple[Tensor, Tensor]:
-    """The image with a cue, unless it is omitted, and the cue's mask."""
+    """The image with a cue, unless cues are omitted, and the cue's mask."""
     canvas = image.shape[-1]
     mask = squares(place, size, canvas)
     cue = shift(two_coloured(cue_textures(size)[cues], generator), place, canvas)
@@ -229,7 +235,7 @@ def _draw_clutter(image: Tensor, place: Tensor, generator: torch.Generator) -> t
 
 
 def _resized(patches: Tensor, size: Tensor) -> Tensor:
-    """Square patches (n, c, s, s) by nearest neighbour to sizes of their own, from the top left corner."""
+    """Square patches (n, c, s, s), each resized by nearest neighbour, from the top left corner."""
     source = patches.shape[-1]
     index = (torch.arange(ITEM_SIZES[1]) * source // size[:, None]).clamp_max(source - 1)
     sample = torch.arange(len(patches))[:, None, None]
@@ -237,7 +243,7 @@ def _resized(patches: Tensor, size: Tensor) -> Tensor:
 
 
 def _apart(first: Tensor, second: Tensor, canvas: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Places of two squares that do not overlap: along an axis drawn at random one comes after the other."""
+    """Places of two squares that do not overlap: along an axis drawn at random, one comes after the other."""
     n = len(first)
 
     def below(limit: Tensor) -> Tensor:
@@ -249,7 +255,9 @@ def _apart(first: Tensor, second: Tensor, canvas: int, generator: torch.Generato
     swapped = torch.randint(2, (n,), generator=generator).bool()
     ahead = torch.where(swapped, second, first)
     along = torch.stack((before, total + ahead), dim=1)
-    along = torch.where(swapped[:, None], along.flip(1), along)  # (first, second) along the axis
+    along = torch.where(
+        swapped[:, None], along.flip(1), along
+    )  # the places of (first, second) along the axis
     across = torch.stack((below(canvas - first), below(canvas - second)), dim=1)
     vertical = torch.randint(2, (n, 1), generator=generator).bool()
     top, left = torch.where(vertical, along, across), torch.where(vertical, across, along)

@@ -27,11 +27,17 @@ from captum_kd.models.checkpoints import load_weights, read_checkpoint
 
 VALIDATION_COUNT = 256
 TEMPERATURE = 4.0
-WEIGHTS: dict[Technique, float] = {"response": 0.95}  # others: the defaults of their losses
+WEIGHTS: dict[Technique, float] = {"response": 0.95}  # the others have the defaults of their losses
 
 
 class Trained(NamedTuple):
-    """A model of the benchmark: its network, the words of its initial weights, and who taught it how."""
+    """How a model of the benchmark is made.
+
+    Attributes:
+        architecture: The name of its architecture.
+        start: The word that seeds its initial weights; models of one word start alike.
+        technique: The technique by which the teacher teaches it; None: it has no teacher.
+    """
 
     architecture: str
     start: str
@@ -55,10 +61,10 @@ MODELS: dict[str, Trained] = {
 class Budget:
     """How long every model is trained.
 
-    Args:
-        images: Training images, each shown once an epoch.
-        epochs: Passes over them.
-        batch_size: Images a step.
+    Attributes:
+        images: The number of training images, each shown once per epoch.
+        epochs: The number of passes over them.
+        batch_size: The number of images per step.
     """
 
     images: int = 8000
@@ -66,7 +72,7 @@ class Budget:
     batch_size: int = 128
 
     def settings(self) -> TrainingSettings:
-        """AdamW with one cycle of the learning rate, as docs/distill.md has it."""
+        """AdamW with one cycle of the learning rate, as in docs/distill.md."""
         return TrainingSettings(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -89,20 +95,20 @@ def train_models(
 ) -> None:
     """Train the models of one geometry and seed that are not in the folder yet.
 
-    The teacher learns from images whose cues say nothing; all others from images whose cues name the label
-    in 95 of 100. After an interruption the same call goes on from the last finished epoch.
+    The teacher learns from images whose cues say nothing about the label, all other models from images whose
+    cues name the label in 95 of 100. If interrupted, the same call resumes after the last finished epoch.
 
     Args:
-        geometry: One of :data:`GEOMETRIES`.
-        seed: Of the choice of items, of the drawing, of weights and of the order.
-        items: Training items, uint8, ``(n, 28, 28)``; more than the budget's images.
-        labels: Their classes, ``(n,)``.
-        folder: Of this geometry and seed; each model becomes a safetensors file in it.
-        budget: How long to train.
+        geometry: One of :data:`~captum_kd.benchmark.pairs.geometries.GEOMETRIES`.
+        seed: The seed of the choice of items, the drawing, the weights and the order.
+        items: Training items, uint8, ``(n, 28, 28)``; more than the budget's number of images.
+        labels: The classes of the items, ``(n,)``.
+        folder: The folder of this geometry and seed; each model becomes a safetensors file in it.
+        budget: How long to train; None: the default.
         report: Called with a line for each trained model.
 
     Raises:
-        ValueError: The folder holds models that were trained otherwise.
+        ValueError: The folder holds a model that was trained with other settings.
     """
     budget = budget or Budget()
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,14 +159,18 @@ def train_models(
         write_whole(model_path(folder, name), partial(save_file, tensors, metadata=facts))
         shutil.rmtree(unfinished)
         accuracy = history[-1]["validation_accuracy"]
-        report(f"{geometry}, seed {seed}, {name}: accuracy {accuracy:.3f} where cues say nothing")
+        report(f"{geometry}, seed {seed}, {name}: accuracy {accuracy:.3f} on decorrelated images")
 
 
 def load_model(folder: Path, name: str) -> nn.Module:
-    """A trained model, in evaluation mode.
+    """Load a trained model in evaluation mode.
+
+    Args:
+        folder: The folder of the geometry and seed.
+        name: One of :data:`MODELS`.
 
     Raises:
-        ValueError: It is not there or cannot be read.
+        ValueError: The model is missing or cannot be read.
     """
     model = build_classifier(MODELS[name].architecture, NUM_CLASSES)
     load_weights(model, model_path(folder, name))
@@ -168,15 +178,15 @@ def load_model(folder: Path, name: str) -> nn.Module:
 
 
 def model_path(folder: Path, name: str) -> Path:
-    """The file of a model."""
+    """The file of a trained model."""
     return folder / f"{name}.safetensors"
 
 
 def is_trained(folder: Path, name: str, geometry: str, seed: int, budget: Budget) -> bool:
-    """Whether the folder holds this model.
+    """Whether the folder holds this model, trained with these settings.
 
     Raises:
-        ValueError: It holds one that was trained otherwise.
+        ValueError: The folder holds a model of this name that was trained with other settings.
     """
     path = model_path(folder, name)
     if not path.exists():
@@ -185,14 +195,14 @@ def is_trained(folder: Path, name: str, geometry: str, seed: int, budget: Budget
     wanted = _facts(name, geometry, seed, budget)
     if facts.get("training") != wanted:
         raise ValueError(
-            f"{path} was trained otherwise: it says {facts.get('training')}, but {wanted} is needed. Choose "
-            "another folder for the models, or remove the file."
+            f"{path} was trained with other settings: {facts.get('training')}, but {wanted} is needed. "
+            "Choose another folder for the models, or remove the file."
         )
     return True
 
 
 def words_seed(*words: object) -> int:
-    """A seed of its own for every purpose.
+    """A seed for one purpose, made of the words that name it.
 
     Example:
         >>> words_seed("free", 0, "biased") != words_seed("free", 1, "biased")

@@ -1,4 +1,4 @@
-"""The truth about models is checked, not assumed: what their predictions and their layers depend on."""
+"""What the predictions and the layers of a model depend on: the truth is checked, not assumed."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from captum_kd.benchmark.pairs.subjects import HeldOut, PairNames
+from captum_kd.benchmark.pairs.held_out import HeldOut
+from captum_kd.benchmark.pairs.trained_pairs import PairNames
 from captum_kd.datasets.planted_cue import PlantedCues, normalise
 from captum_kd.models.activations import layer_activations
 from captum_kd.models.architectures import default_layers
 
-# What the base model's reliance on the cue must exceed the student's by.
+# How much more the base model must rely on the cue than the student does.
 MARGIN = 0.2
 RULE = (
     "The truth of a pair holds if the student is led by the item (leaving out the item changes more of its "
-    "predictions than leaving out the cue does) and the base model leans on the cue more (leaving out the "
+    "predictions than leaving out the cue does) and the base model relies more on the cue (leaving out the "
     f"cue changes at least {MARGIN} more of its predictions than of the student's, and leaving out the item "
     "fewer). Null pairs need no such truth."
 )
 
 
 class Probe(NamedTuple):
-    """How often a linear classifier of a layer's globally pooled features names the item and the cue."""
+    """The accuracy of linear classifiers of a layer's globally pooled features.
+
+    Attributes:
+        layer: The name of the layer.
+        item: The share of images whose item a classifier names.
+        cue: The share of images whose cue another one names.
+    """
 
     layer: str
     item: float
@@ -34,16 +41,16 @@ class Probe(NamedTuple):
 
 
 class ModelTruth(NamedTuple):
-    """What a model follows, on images whose cues say nothing of the labels.
+    """What a model follows, on images whose cues say nothing about the labels.
 
     Attributes:
-        model: its name.
-        accuracy: share of predictions that name the item.
-        cue_agreement: share that name the class of the cue; chance is 0.1.
-        changed_without_item: share that change when the item is left out.
-        changed_without_cue: share that change when the cue is left out.
-        samples: images.
-        probes: of each layer.
+        model: The name of the model.
+        accuracy: The share of predictions that name the item.
+        cue_agreement: The share of predictions that name the class of the cue; chance is 0.1.
+        changed_without_item: The share of predictions that change when the item is left out.
+        changed_without_cue: The share of predictions that change when the cue is left out.
+        samples: The number of images.
+        probes: The linear probes of each layer.
     """
 
     model: str
@@ -55,28 +62,28 @@ class ModelTruth(NamedTuple):
     probes: list[Probe]
 
     def led_by(self) -> str:
-        """ "item" or "cue": without which more predictions change; "neither" if equally many do."""
+        """The region that more predictions depend on, "item" or "cue"; "neither" if equally many do."""
         if self.changed_without_item == self.changed_without_cue:
             return "neither"
         return "item" if self.changed_without_item > self.changed_without_cue else "cue"
 
 
 def pair_holds(pair: PairNames, truths: dict[str, ModelTruth]) -> bool:
-    """Whether the truth that a pair is to show holds, by :data:`RULE`."""
+    """Whether the truth of a pair holds, by :data:`RULE`."""
     if pair.kind == "null":
         return True
     student, base = truths[pair.student], truths[pair.base]
-    leans = base.changed_without_cue - student.changed_without_cue >= MARGIN
-    return student.led_by() == "item" and leans and base.changed_without_item < student.changed_without_item
+    relies = base.changed_without_cue - student.changed_without_cue >= MARGIN
+    return student.led_by() == "item" and relies and base.changed_without_item < student.changed_without_item
 
 
 def judge(name: str, model: nn.Module, images: HeldOut) -> ModelTruth:
     """Check what a model follows.
 
     Args:
-        name: Of the model.
-        model: In evaluation mode.
-        images: Probes are fitted on ``fitted`` and scored on ``judged``, as all else is.
+        name: The name of the model.
+        model: The model, in evaluation mode.
+        images: The held-out images; probes are fitted on ``fitted``, and all is measured on ``judged``.
     """
     judged = images.judged
     predicted, features = _run(model, judged)
@@ -105,7 +112,7 @@ def judge(name: str, model: nn.Module, images: HeldOut) -> ModelTruth:
 
 
 def _run(model: nn.Module, planted: PlantedCues) -> tuple[Tensor, list[Tensor]]:
-    """Predicted classes, and each layer's globally pooled features."""
+    """The predicted classes, and the globally pooled features of each layer."""
     layers = [model.get_submodule(name) for name in default_layers(model)]
     found = [layer_activations(model, layers, normalise(images)) for images in planted.images.split(256)]
     pooled = [

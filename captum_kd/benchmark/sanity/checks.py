@@ -1,9 +1,9 @@
 """Sanity of maps: do they depend on what they must depend on, and on nothing else?
 
-Every check compares two maps of one image at one layer by the rank correlation of their positions. Maps are
-those of distilled features. The checks of Adebayo et al., "Sanity Checks for Saliency Maps" (NeurIPS 2018),
-and two that maps of a pair need: how much of a map is the same for every image, and how much of it hangs on
-the samples that distances are taken against.
+Every check compares two maps of one image at one layer by the rank correlation of their values. The maps are
+those of distilled features. The checks are those of Adebayo et al., "Sanity Checks for Saliency Maps"
+(NeurIPS 2018), and two that maps of a pair need: how much of a map is the same for every image, and how much
+of it depends on the samples that distances are taken to.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from captum_kd.attr.methods import METHODS, MapMethod, both_models, difference, maps_in_batches
 from captum_kd.attr.pair import Pair
-from captum_kd.datasets.demo_pair import load_demo_images, load_demo_models
-from captum_kd.datasets.planted_cue import normalise
+from captum_kd.benchmark.pairs.checked_pair import CheckedPair
 from captum_kd.metrics.localization import pixel_ranks
 from captum_kd.models.architectures import default_layers
 
@@ -34,40 +33,7 @@ SANITY_METHODS: dict[str, MapMethod] = {
 }
 ALL_LAYERS = "mean of layers"
 REFERENCE_SIZES = (8, 16, 32, 64, 128)
-BATCHED = 32  # explained images in the check of batches, which costs the most
-
-
-class SanitySubject(NamedTuple):
-    """A pair, images to explain, and a pool of others that references are drawn from.
-
-    Attributes:
-        student: in evaluation mode.
-        base: in evaluation mode.
-        images: as the models take them, ``(n, c, h, w)``.
-        labels: their classes.
-        pool: other images.
-        pool_labels: their classes.
-    """
-
-    student: nn.Module
-    base: nn.Module
-    images: Tensor
-    labels: Tensor
-    pool: Tensor
-    pool_labels: Tensor
-
-    def pair(self, student: nn.Module | None = None, reference: Tensor | None = None) -> Pair:
-        """The pair at all layers.
-
-        Args:
-            student: In place of the student.
-            reference: Indices into the pool; None takes all of it.
-        """
-        student = student or self.student
-        chosen = slice(None) if reference is None else reference
-        layers = default_layers(student), default_layers(self.base)
-        given = [(self.pool[chosen], self.pool_labels[chosen])]
-        return Pair.named(student, layers[0], self.base, layers[1], given)
+BATCHED = 32  # explained images in the check of batches, which takes the most time
 
 
 class SanityRow(NamedTuple):
@@ -75,15 +41,15 @@ class SanityRow(NamedTuple):
 
     Attributes:
         check: "parameters", "training", "labels", "inputs", "reference", "batch", "insertion" or "deletion".
-        method: whose maps.
-        setting: of the check, for instance the number of reference samples.
-        layer: its name, or "mean of layers".
-        mean: over images.
-        low: lower end of the normal 95 % interval over images.
-        high: upper end.
-        spread: standard deviation over images.
-        samples: images.
-        left_out: images for which nothing is defined: one of the two maps is the same everywhere.
+        method: The name of the method.
+        setting: The setting of the check, for instance the number of reference samples.
+        layer: The name of the layer, or "mean of layers".
+        mean: The mean over images.
+        low: The lower end of the normal 95 % interval over images.
+        high: The upper end.
+        spread: The standard deviation over images.
+        samples: The number of images.
+        left_out: The number of images without a value, since one of the two maps is constant.
     """
 
     check: str
@@ -98,18 +64,8 @@ class SanityRow(NamedTuple):
     left_out: int
 
 
-def demo_subject(explained: int = 64, pool: int = 256) -> SanitySubject:
-    """The demo's embedded pair on decorrelated images."""
-    models, planted = load_demo_models(), load_demo_images()
-    inputs = normalise(planted.images[: pool + explained])
-    labels = planted.labels[: pool + explained]
-    return SanitySubject(
-        models.student, models.base, inputs[pool:], labels[pool:], inputs[:pool], labels[:pool]
-    )
-
-
 def check_maps(
-    subject: SanitySubject,
+    checked: CheckedPair,
     methods: Mapping[str, MapMethod] = SANITY_METHODS,
     *,
     sizes: Sequence[int] = REFERENCE_SIZES,
@@ -119,12 +75,12 @@ def check_maps(
     """Run all checks that compare maps with maps.
 
     Args:
-        subject: Models and images.
-        methods: By name.
-        sizes: Of references and batches; the pool must hold two of the largest. Methods that look at each
-            image alone are not asked.
-        draws: Random weights, references and batchings of each kind; an image's value is their mean.
-        report: Called with what is about to be done.
+        checked: The models and images.
+        methods: The methods by name.
+        sizes: The sizes of references and of batches; the pool must hold two of the largest. These checks are
+            skipped for methods that look at each image alone.
+        draws: The number of random weights, references and batchings; an image's value is their mean.
+        report: Called with the name of each method.
 
     Returns:
         A row for every check, method, setting and layer.
@@ -133,33 +89,34 @@ def check_maps(
         ValueError: The pool is too small.
 
     Example:
-        >>> rows = check_maps(demo_subject(8, 32), {"mine": METHODS["UniCAM, uniqueness"]}, sizes=[16])
+        >>> from captum_kd.benchmark.pairs.checked_pair import checked_demo_pair
+        >>> rows = check_maps(checked_demo_pair(8, 32), {"mine": METHODS["UniCAM, uniqueness"]}, sizes=[16])
         >>> next(row for row in rows if row.check == "labels").mean                  # it sees no labels
         1.0
     """
-    if 2 * max(sizes) > len(subject.pool):
+    if 2 * max(sizes) > len(checked.pool):
         raise ValueError(
             f"Two references of {max(sizes)} samples need a pool of {2 * max(sizes)}, "
-            f"got {len(subject.pool)}."
+            f"got {len(checked.pool)}."
         )
-    layers = default_layers(subject.student)
+    layers = default_layers(checked.student)
     rows = []
     for name, method in methods.items():
         report(name)
-        maps = distilled_maps(method, subject.pair(), subject.images, subject.labels)
+        maps = distilled_maps(method, checked.pair(), checked.images, checked.labels)
         found: dict[tuple[str, str], Tensor] = {}
         for seed in range(draws):
-            for stage, student in randomised(subject.student, seed):
-                changed = distilled_maps(method, subject.pair(student), subject.images, subject.labels)
+            for stage, student in randomised(checked.student, seed):
+                changed = distilled_maps(method, checked.pair(student), checked.images, checked.labels)
                 _add(found, ("parameters", stage), correlations(maps, changed) / draws)
             _add(
-                found, ("labels", "permuted"), correlations(maps, _mislabelled(method, subject, seed)) / draws
+                found, ("labels", "permuted"), correlations(maps, _mislabelled(method, checked, seed)) / draws
             )
             for size in sizes if _looks_at_others(method) else ():
                 _add(
-                    found, ("reference", str(size)), _between_references(method, subject, size, seed) / draws
+                    found, ("reference", str(size)), _between_references(method, checked, size, seed) / draws
                 )
-                half = subject._replace(images=subject.images[:BATCHED], labels=subject.labels[:BATCHED])
+                half = checked._replace(images=checked.images[:BATCHED], labels=checked.labels[:BATCHED])
                 _add(found, ("batch", str(size)), _between_batches(method, half, size, seed) / draws)
         found["inputs", "another image"] = correlations(maps, [m.roll(1, 0) for m in maps])
         for (check, setting), values in found.items():
@@ -168,14 +125,14 @@ def check_maps(
 
 
 def correlations(maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    """Spearman's rank correlation of the positions of two maps of each image at each layer.
+    """Spearman's rank correlation of two maps of each image at each layer, over positions.
 
     Args:
-        maps: ``(n, 1, h, w)`` for each layer.
-        others: Of the same shapes.
+        maps: One map of each image, ``(n, 1, h, w)`` for each layer.
+        others: The other map of each image, of the same shapes.
 
     Returns:
-        ``(layers, n)``, float64; NaN where a map is the same everywhere.
+        The correlations ``(layers, n)``, float64; NaN where a map is constant.
 
     Example:
         >>> import torch
@@ -194,11 +151,12 @@ def correlations(maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
 
 
 def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    """The model with fresh weights from the top down to each part in turn: the last one is wholly random.
+    """Give a copy of the model fresh weights, part by part from the top down, until it is wholly random.
 
     Args:
-        model: Whose parts are its direct children that hold parameters, in the order in which they run.
-        seed: Of the weights.
+        model: The model; its parts are its direct children that hold parameters, in the order in which they
+            are registered.
+        seed: The seed of the weights.
 
     Yields:
         The name of the lowest fresh part, and the model, which the next step changes further.
@@ -223,7 +181,15 @@ def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
 def summarise(
     check: str, method: str, setting: str, layers: Sequence[str], values: Tensor
 ) -> list[SanityRow]:
-    """A row for each layer and one for the mean of layers of ``(layers, n)`` values; NaN is left out."""
+    """A row for each layer and one for the mean of layers.
+
+    Args:
+        check: The name of the check.
+        method: The name of the method.
+        setting: The setting of the check.
+        layers: The names of the layers.
+        values: The value of each image at each layer, ``(layers, n)``; NaN is left out.
+    """
     rows = []
     for layer, of_images in zip([*layers, ALL_LAYERS], [*values, values.nanmean(0)], strict=True):
         known = of_images[~of_images.isnan()]
@@ -240,51 +206,52 @@ def summarise(
 def distilled_maps(
     method: MapMethod, pair: Pair, images: Tensor, labels: Tensor, batch: int = 64
 ) -> list[Tensor]:
-    """A method's distilled maps (or the student's own) of many images at every layer."""
+    """A method's distilled maps (or the student's own) of many images, for each layer."""
     return [ours for ours, _ in maps_in_batches(method, pair, images, labels, batch)]
 
 
-def _mislabelled(method: MapMethod, subject: SanitySubject, seed: int) -> list[Tensor]:
-    """Maps with labels of images and reference permuted."""
+def _mislabelled(method: MapMethod, checked: CheckedPair, seed: int) -> list[Tensor]:
+    """The maps after permuting the labels of images and reference."""
     generator = torch.Generator().manual_seed(seed)
     labels, pool_labels = (
         given[torch.randperm(len(given), generator=generator)]
-        for given in (subject.labels, subject.pool_labels)
+        for given in (checked.labels, checked.pool_labels)
     )
-    permuted = subject._replace(labels=labels, pool_labels=pool_labels)
+    permuted = checked._replace(labels=labels, pool_labels=pool_labels)
     return distilled_maps(method, permuted.pair(), permuted.images, permuted.labels)
 
 
-def _between_references(method: MapMethod, subject: SanitySubject, size: int, seed: int) -> Tensor:
-    """Correlation of each image's maps under two references that share no sample."""
-    order = torch.randperm(len(subject.pool), generator=torch.Generator().manual_seed(seed))
+def _between_references(method: MapMethod, checked: CheckedPair, size: int, seed: int) -> Tensor:
+    """The correlation of each image's maps under two references that share no sample."""
+    order = torch.randperm(len(checked.pool), generator=torch.Generator().manual_seed(seed))
     one, other = (
-        distilled_maps(method, subject.pair(reference=chosen), subject.images, subject.labels)
+        distilled_maps(method, checked.pair(reference=chosen), checked.images, checked.labels)
         for chosen in (order[:size], order[size : 2 * size])
     )
     return correlations(one, other)
 
 
-def _between_batches(method: MapMethod, subject: SanitySubject, size: int, seed: int) -> Tensor:
-    """Correlation of each image's maps in two batches, without a reference.
+def _between_batches(method: MapMethod, checked: CheckedPair, size: int, seed: int) -> Tensor:
+    """The correlation of each image's maps in two batches, without a reference.
 
-    A quarter of a batch are explained images in random groups, the others are of the pool and not in both.
+    A quarter of each batch are explained images, grouped at random; the rest comes from the pool, and no
+    image of the pool is in both batches.
     """
     group, others = size // 4, size - size // 4
-    count = len(subject.images) // group * group
-    images, labels = subject.images[:count], subject.labels[:count]
-    pair = replace(subject.pair(), reference=None)
+    count = len(checked.images) // group * group
+    images, labels = checked.images[:count], checked.labels[:count]
+    pair = replace(checked.pair(), reference=None)
     generator = torch.Generator().manual_seed(seed)
-    of_pool = torch.randperm(len(subject.pool), generator=generator)
+    shuffled = torch.randperm(len(checked.pool), generator=generator)
     runs = []
     for start in (0, others):
-        company = of_pool[start : start + others]
+        company = shuffled[start : start + others]
         order = torch.randperm(count, generator=generator)
         parts = [
             method.maps(
                 pair,
-                torch.cat([images[chosen], subject.pool[company]]),
-                torch.cat([labels[chosen], subject.pool_labels[company]]),
+                torch.cat([images[chosen], checked.pool[company]]),
+                torch.cat([labels[chosen], checked.pool_labels[company]]),
             )
             for chosen in order.split(group)
         ]

@@ -1,15 +1,15 @@
-"""Deletion and insertion: do the pixels of a map make the predictions that are unique to its model?
+"""Deletion and insertion: do the pixels of a map carry the predictions that are unique to its model?
 
-On images for which two models predict different classes, each prediction is unique to its model. Of every
-image a share of the pixels is kept, chosen by the distilled or by the residual map, and ROAD imputes the
-others. *Selectivity* is how much better each model's prediction survives on its own side's pixels than on the
-other side's:
+If two models predict different classes for an image, each prediction is unique to its model. A share of the
+image's pixels is kept, chosen by the distilled or by the residual map, and ROAD imputes the others.
+*Selectivity* is how much better each model's prediction survives on its own side's pixels than on the other
+side's:
 
     ((student | distilled) - (student | residual) + (base | residual) - (base | distilled)) / 2,
 
-where (model | map) is 1 if the model still predicts what it predicted of the whole image, and 0 if not. It
-is 0 for maps that know nothing, whichever of the models is the more robust, and at most 1. Insertion keeps
-the highest pixels and is to be above 0; deletion takes the highest away and is to be below.
+where (model | map) is 1 if the model still predicts the class that it predicts for the whole image, and 0 if
+not. Selectivity is at most 1, and 0 for maps that know nothing, whichever model is the more robust. Insertion
+keeps the highest pixels, so its selectivity should be above 0; deletion removes them, so it should be below.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_kd.attr.methods import MapMethod, TwoMaps, maps_in_batches, upsample
-from captum_kd.benchmark.localization.methods import RANDOM
-from captum_kd.benchmark.sanity.checks import SANITY_METHODS, SanityRow, SanitySubject, summarise
+from captum_kd.benchmark.pairs.checked_pair import CheckedPair
+from captum_kd.benchmark.sanity.checks import SANITY_METHODS, SanityRow, summarise
 from captum_kd.functional import road
-from captum_kd.metrics.localization import random_maps
+from captum_kd.metrics.localization import RANDOM, random_maps
 from captum_kd.models.activations import layer_activations
 from captum_kd.models.architectures import default_layers
 
@@ -33,48 +33,48 @@ Direction = Literal["insertion", "deletion"]
 
 
 def check_deletion(
-    subject: SanitySubject,
+    checked: CheckedPair,
     methods: Mapping[str, MapMethod] = SANITY_METHODS,
     *,
     shares: Sequence[float] = SHARES,
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[SanityRow]:
-    """Selectivity of every method and of random maps.
+    """Measure the selectivity of every method and of random maps.
 
     Args:
-        subject: Models and images; images for which both models predict the same class are not used.
-        methods: By name.
-        shares: Of the pixels, kept by insertion and taken away by deletion.
-        seed: Of random maps and of ROAD's noise.
-        report: Called with what is about to be done.
+        checked: The models and images; images for which both models predict the same class are not used.
+        methods: The methods by name.
+        shares: The shares of the pixels that insertion keeps and deletion removes.
+        seed: The seed of random maps and of ROAD's noise.
+        report: Called with a line that says what comes next.
 
     Returns:
         A row for every direction, method, share and layer.
 
     Raises:
-        ValueError: The models predict the same class for all images but one.
+        ValueError: The models predict different classes for fewer than two images.
 
     Example:
-        >>> from captum_kd.benchmark.sanity.checks import demo_subject
-        >>> rows = check_deletion(demo_subject(16, 32), {}, shares=[0.2])
+        >>> from captum_kd.benchmark.pairs.checked_pair import checked_demo_pair
+        >>> rows = check_deletion(checked_demo_pair(16, 32), {}, shares=[0.2])
         >>> {row.method for row in rows}
         {'random maps'}
     """
-    models = (subject.student, subject.base)
-    ours, theirs = (predictions(model, subject.images) for model in models)
+    models = (checked.student, checked.base)
+    ours, theirs = (predictions(model, checked.images) for model in models)
     differ = ours != theirs
     if differ.sum() < 2:
         raise ValueError(
             f"The models predict different classes for {int(differ.sum())} of {len(differ)} images; at least "
             "2 are needed, since only such predictions are unique to a model."
         )
-    images, labels = subject.images[differ], subject.labels[differ]
+    images, labels = checked.images[differ], checked.labels[differ]
     predicted = (ours[differ], theirs[differ])
-    layers = default_layers(subject.student)
-    pair = subject.pair()
+    layers = default_layers(checked.student)
+    pair = checked.pair()
     maps = {name: maps_in_batches(method, pair, images, labels, 64) for name, method in methods.items()}
-    shapes = layer_activations(subject.student, pair.student.layers, images[:1]).activations
+    shapes = layer_activations(checked.student, pair.student.layers, images[:1]).activations
     like = [torch.empty(len(images), 1, *shape.shape[2:]) for shape in shapes]
     maps = {RANDOM: random_maps([(noise, noise) for noise in like], seed), **maps}
     rows = []
@@ -101,19 +101,19 @@ def selectivity(
     share: float,
     seed: int = 0,
 ) -> Tensor:
-    """Selectivity of each image.
+    """The selectivity of each image.
 
     Args:
-        models: Student and base model.
-        predicted: What each predicts of the whole images, ``(n,)``.
-        images: Shape ``(n, c, h, w)``.
-        maps: Distilled and residual, ``(n, 1, h', w')``.
-        direction: "insertion" keeps the highest share of the pixels, "deletion" all others.
-        share: Of the pixels.
-        seed: Of ROAD's noise.
+        models: The student and the base model.
+        predicted: The classes that each predicts for the whole images, ``(n,)``.
+        images: The images, ``(n, c, h, w)``.
+        maps: The distilled and the residual maps, ``(n, 1, h', w')``.
+        direction: "insertion" keeps the given share of the pixels, the highest ones; "deletion" removes it.
+        share: The share of the pixels, from 0 to 1.
+        seed: The seed of ROAD's noise.
 
     Returns:
-        ``(n,)``, float64, from -1 to 1.
+        One value per image from -1 to 1, float64, ``(n,)``.
     """
     total = torch.zeros(len(images), dtype=torch.float64)
     for side, side_maps in enumerate(maps):
@@ -131,5 +131,5 @@ def selectivity(
 
 @torch.no_grad()
 def predictions(model: nn.Module, images: Tensor) -> Tensor:
-    """The predicted class of each image."""
+    """The class that a model predicts for each image."""
     return torch.cat([model(batch).argmax(1) for batch in images.split(64)])

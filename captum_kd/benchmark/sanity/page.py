@@ -1,56 +1,62 @@
-"""What the sanity checks write: all numbers as JSON, tables as Markdown, one figure."""
+"""What the sanity checks write: all numbers as JSON, tables as Markdown, and a figure."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from captum_kd._version import versions
-from captum_kd.benchmark.localization.methods import RANDOM
+from captum_kd.benchmark.output import interval_cell, made_by, open_frame, write_page, write_record
 from captum_kd.benchmark.sanity.checks import ALL_LAYERS, SanityRow
+from captum_kd.metrics.localization import RANDOM
 from captum_kd.report.page import png
 from captum_kd.report.tables import Cell, Table
 from captum_kd.visualization.style import series_style
 
 CAPTIONS = {
-    "parameters": "Rank correlation with the original map, the student with fresh weights from the top to",
-    "training": "Rank correlation with the original map, the student trained anew without a teacher",
-    "labels": "Rank correlation with the original map when labels of images and reference are permuted",
+    "parameters": "Rank correlation with the original map if the student has fresh weights from the top to",
+    "training": "Rank correlation with the original map if the student is trained anew without a teacher",
+    "labels": "Rank correlation with the original map if the labels of images and reference are permuted",
     "inputs": "Rank correlation with another image's map",
-    "reference": "Rank correlation of maps under two references without a common sample, by their size",
+    "reference": "Rank correlation of maps under two references that share no sample, by their size",
     "batch": "Rank correlation of maps in two batches without a reference, by their size",
-    "insertion": "Selectivity when only this share of the pixels is kept (to be above 0)",
-    "deletion": "Selectivity when this share of the pixels is taken away (to be below 0)",
+    "insertion": "Selectivity if only this share of the pixels is kept (should be above 0)",
+    "deletion": "Selectivity if this share of the pixels is removed (should be below 0)",
 }
 HORIZONTAL = {
     "parameters": "fresh weights from the top down to",
     "reference": "reference samples",
     "batch": "batch size, no reference",
     "insertion": "share of pixels kept",
-    "deletion": "share of pixels taken away",
+    "deletion": "share of pixels removed",
 }
 
 
 def write_sanity(rows: Sequence[SanityRow], folder: Path, command: str) -> Path:
-    """Write ``sanity.json``, ``sanity.md`` and ``sanity.png``; returns the path of the page."""
+    """Write ``sanity.json``, ``sanity.md`` and ``sanity.png``.
+
+    Args:
+        rows: The rows of all checks.
+        folder: The folder to write to; it is made if it does not exist.
+        command: The command that made the rows.
+
+    Returns:
+        The path of ``sanity.md``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"command": command, "versions": versions(), "rows": [row._asdict() for row in rows]}
-    (folder / "sanity.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_record(folder / "sanity.json", command, rows=[row._asdict() for row in rows])
     (folder / "sanity.png").write_bytes(png(sanity_figure(rows)))
-    parts = [f"Made by `{command}`. Means of layers; in brackets 95 % intervals over images."]
-    parts += [sanity_table(rows, check).to_markdown() for check in dict.fromkeys(row.check for row in rows)]
-    parts.append(layers_table(rows).to_markdown())
-    page = folder / "sanity.md"
-    page.write_text("\n\n".join(parts) + "\n", "utf-8")
-    return page
+    tables = [sanity_table(rows, check) for check in dict.fromkeys(row.check for row in rows)]
+    explained = (
+        f"{made_by(command)} The values are means of layers, with 95 % intervals over images in brackets."
+    )
+    paragraphs = [explained, *(table.to_markdown() for table in [*tables, layers_table(rows)])]
+    return write_page(folder / "sanity.md", paragraphs)
 
 
 def sanity_table(rows: Sequence[SanityRow], check: str) -> Table:
-    """One check: methods x settings, in the mean of layers."""
+    """One check: the mean of layers, methods x settings."""
     chosen = {(r.method, r.setting): r for r in rows if r.check == check and r.layer == ALL_LAYERS}
     methods, settings = (list(dict.fromkeys(key[i] for key in chosen)) for i in range(2))
     lines = [(m, [_cell(chosen[m, setting]) for setting in settings]) for m in methods]
@@ -58,18 +64,18 @@ def sanity_table(rows: Sequence[SanityRow], check: str) -> Table:
 
 
 def layers_table(rows: Sequence[SanityRow]) -> Table:
-    """At each layer: how much is left of a map when the whole student is random."""
+    """How much is left of a map at each layer if the whole student is random."""
     chosen = [row for row in rows if row.check == "parameters" and row.layer != ALL_LAYERS]
     lowest = chosen[-1].setting
     found = {(r.method, r.layer): r for r in chosen if r.setting == lowest}
     methods, layers = (list(dict.fromkeys(key[i] for key in found)) for i in range(2))
     lines = [(m, [_cell(found[m, layer]) for layer in layers]) for m in methods]
-    caption = "Rank correlation with the original map when the whole student is random, at each layer"
+    caption = "Rank correlation with the original map if the whole student is random, at each layer"
     return Table(caption, ["method", *layers], lines)
 
 
 def sanity_figure(rows: Sequence[SanityRow]) -> Figure:
-    """A panel a check that has several settings; means of layers with 95 % intervals over images."""
+    """Means of layers with 95 % intervals over images: a panel for each check that has several settings."""
     checks = [check for check in HORIZONTAL if any(row.check == check for row in rows)]
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     panels = figure.subplots(2, 3).flatten()
@@ -92,7 +98,7 @@ def sanity_figure(rows: Sequence[SanityRow]) -> Figure:
         axes.set_xticks(range(len(settings)), settings)
         axes.set_xlabel(HORIZONTAL[check])
         axes.set_ylabel("selectivity" if check in ("insertion", "deletion") else "rank correlation of maps")
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.set_title({"batch": "re-batching", "reference": "stability"}.get(check, check), fontsize=10)
     for axes in panels[len(checks) :]:
         axes.axis("off")
@@ -112,7 +118,4 @@ def sanity_figure(rows: Sequence[SanityRow]) -> Figure:
 
 
 def _cell(row: SanityRow) -> Cell:
-    if math.isnan(row.mean):
-        return Cell("-")
-    low, mean, high = (f"{round(value, 2) + 0.0:.2f}" for value in (row.low, row.mean, row.high))
-    return Cell(mean, f"{low} to {high}")
+    return interval_cell(row.mean, row.low, row.high)

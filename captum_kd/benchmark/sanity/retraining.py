@@ -1,4 +1,4 @@
-"""Label randomisation (Adebayo et al., 2018): the maps of a student that was taught nonsense must differ."""
+"""Label randomisation (Adebayo et al., 2018): if a student learns nonsense, its maps must differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_kd.attr.methods import MapMethod
+from captum_kd.benchmark.pairs.checked_pair import CheckedPair
 from captum_kd.benchmark.sanity.checks import (
     SANITY_METHODS,
     SanityRow,
-    SanitySubject,
     correlations,
     distilled_maps,
     randomised,
@@ -25,55 +25,58 @@ EPOCHS, BATCH_SIZE, LEARNING_RATE = 40, 32, 3e-3
 
 
 def check_retraining(
-    subject: SanitySubject,
+    checked: CheckedPair,
     methods: Mapping[str, MapMethod] = SANITY_METHODS,
     *,
     epochs: int = EPOCHS,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[SanityRow]:
-    """Compare maps with those of students trained anew on the pool: by its labels, and by permuted ones.
+    """Compare maps with those of two students trained anew: on the pool's labels, and on permuted ones.
 
-    Both start from the same fresh weights, without a teacher. The first tells how much maps of two students
-    share that learnt different things from images, the second how much they share with one that learnt
-    images by heart.
+    Both start from the same fresh weights and have no teacher. The first shows how much the maps of two
+    students share that learnt different things from images, the second how much they share with those of a
+    student that memorised images.
 
     Args:
-        subject: Models and images; the pool is trained on.
-        methods: By name.
-        epochs: Passes over the pool.
-        report: Called with what is about to be done.
+        checked: The models and images; the students are trained on the pool.
+        methods: The methods by name.
+        epochs: The number of passes over the pool.
+        report: Called with a line that says what comes next.
 
     Returns:
-        Rows of the check "training"; the setting says how much of the pool the student fits.
+        The rows of the check "training"; the setting says how much of the pool the student fits.
     """
-    shuffled = subject.pool_labels[
-        torch.randperm(len(subject.pool_labels), generator=torch.Generator().manual_seed(0))
+    shuffled = checked.pool_labels[
+        torch.randperm(len(checked.pool_labels), generator=torch.Generator().manual_seed(0))
     ]
     students = {}
-    for name, labels in (("labels", subject.pool_labels), ("permuted labels", shuffled)):
+    for name, labels in (("labels", checked.pool_labels), ("permuted labels", shuffled)):
         report(f"a student trained on {name}")
-        student = retrained(subject.student, subject.pool, labels, epochs=epochs)
-        students[f"{name}, fits {accuracy(student, subject.pool, labels):.0%}"] = student
+        student = retrained(checked.student, checked.pool, labels, epochs=epochs)
+        students[f"{name}, fits {accuracy(student, checked.pool, labels):.0%}"] = student
     rows = []
     for title, method in methods.items():
         report(title)
-        maps = distilled_maps(method, subject.pair(), subject.images, subject.labels)
+        maps = distilled_maps(method, checked.pair(), checked.images, checked.labels)
         for setting, student in students.items():
-            others = distilled_maps(method, subject.pair(student), subject.images, subject.labels)
+            others = distilled_maps(method, checked.pair(student), checked.images, checked.labels)
             values = correlations(maps, others)
-            rows += summarise("training", title, setting, default_layers(subject.student), values)
+            rows += summarise("training", title, setting, default_layers(checked.student), values)
     return rows
 
 
 def retrained(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, seed: int = 0) -> nn.Module:
-    """The model from fresh weights, trained on the images, in evaluation mode.
+    """Train a copy of the model from fresh weights, with AdamW and one cycle of the learning rate.
 
     Args:
-        model: Whose architecture is trained.
-        images: ``(n, c, h, w)``.
-        labels: ``(n,)``.
-        epochs: Passes over them, with AdamW and one cycle of the learning rate.
-        seed: Of weights and order.
+        model: The model whose architecture is trained.
+        images: The training images, ``(n, c, h, w)``.
+        labels: The classes of the images, ``(n,)``.
+        epochs: The number of passes over the images.
+        seed: The seed of the weights and of the order.
+
+    Returns:
+        The trained model, in evaluation mode.
 
     Example:
         >>> from captum_kd.models.small import small_resnet
@@ -98,6 +101,6 @@ def retrained(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images whose label a model predicts."""
+    """The share of images whose label a model predicts."""
     hits: Tensor = model(images).argmax(1) == labels
     return hits.double().mean().item()

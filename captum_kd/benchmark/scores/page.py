@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_kd._version import versions
-from captum_kd.benchmark.scores.relation import Coefficient, ModelRow, PairRow
+from captum_kd.benchmark.output import (
+    interval_cell,
+    legend_above,
+    made_by,
+    number,
+    open_frame,
+    write_page,
+    write_record,
+)
+from captum_kd.benchmark.scores.relation import Coefficient, Relation
 from captum_kd.benchmark.scores.small_samples import CURVES, CircularityRow, SizeRow
 from captum_kd.report.page import png
 from captum_kd.report.tables import Cell, Table
 from captum_kd.visualization.style import series_style
-
-
-class Relation(NamedTuple):
-    """What was found over many models."""
-
-    models: list[ModelRow]
-    pairs: list[PairRow]
-    coefficients: list[Coefficient]
 
 
 def write_scores(
@@ -32,11 +32,20 @@ def write_scores(
     folder: Path,
     command: str,
 ) -> Path:
-    """Write ``scores.json``, ``scores.md``, ``score_sizes.png`` and, with models, ``score_relation.png``."""
+    """Write ``scores.json``, ``scores.md``, ``score_sizes.png`` and, with models, ``score_relation.png``.
+
+    Args:
+        sizes: The scores of random subsets.
+        circular: The scores of false labels.
+        relation: What was found over trained models; None: nothing.
+        folder: The folder to write to; it is made if it does not exist.
+        command: The command that made the numbers.
+
+    Returns:
+        The path of ``scores.md``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     record = {
-        "command": command,
-        "versions": versions(),
         "sizes": [row._asdict() for row in sizes],
         "circularity": [row._asdict() for row in circular],
     }
@@ -46,15 +55,12 @@ def write_scores(
         record |= {name: [row._asdict() for row in rows] for name, rows in relation._asdict().items()}
         (folder / "score_relation.png").write_bytes(png(relation_figure(relation)))
         tables.append(coefficients_table(relation.coefficients))
-    (folder / "scores.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    page = folder / "scores.md"
-    texts = [f"Made by `{command}`.", *(table.to_markdown() for table in tables)]
-    page.write_text("\n\n".join(texts) + "\n", "utf-8")
-    return page
+    write_record(folder / "scores.json", command, **record)
+    return write_page(folder / "scores.md", [made_by(command), *(table.to_markdown() for table in tables)])
 
 
 def sizes_table(rows: Sequence[SizeRow]) -> Table:
-    """Mean and spread of each score at each n, and its null."""
+    """The mean and spread of each score at each n, and its null."""
     sizes = list(dict.fromkeys(row.samples for row in rows))
     found = {(r.quantity, r.estimator, r.features, r.samples): r for r in rows}
     lines = []
@@ -62,7 +68,7 @@ def sizes_table(rows: Sequence[SizeRow]) -> Table:
         for curve in CURVES:
             of_curve = [found[(*curve, features, n)] for n in sizes]
             cells = [
-                Cell(f"{_number(r.mean)} ± {_number(r.spread)}", f"null {_number(r.null)}") for r in of_curve
+                Cell(f"{number(r.mean)} ± {number(r.spread)}", f"null {number(r.null)}") for r in of_curve
             ]
             lines.append((f"{curve.name()}, {features}", cells))
     caption = (
@@ -79,7 +85,7 @@ def widths_table(rows: Sequence[SizeRow]) -> Table:
     lines = [
         (
             f"{quantity}, {features}",
-            [Cell(_number(found[quantity, features, n].half_width)) for n in sizes],
+            [Cell(number(found[quantity, features, n].half_width)) for n in sizes],
         )
         for quantity, features in dict.fromkeys((row.quantity, row.features) for row in chosen)
     ]
@@ -89,7 +95,7 @@ def widths_table(rows: Sequence[SizeRow]) -> Table:
 
 def circularity_table(rows: Sequence[CircularityRow]) -> Table:
     """RS of false labels by the maps that the images are reduced to."""
-    lines = [(row.maps, [Cell(f"{_number(row.score)} ± {_number(row.error)}")]) for row in rows]
+    lines = [(row.maps, [Cell(f"{number(row.score)} ± {number(row.error)}")]) for row in rows]
     caption = f"RS of permuted labels (mean ± standard error over {rows[0].batches} batches); 0 is honest"
     return Table(caption, ["images reduced to maps made with", "RS"], lines)
 
@@ -101,10 +107,8 @@ def coefficients_table(rows: Sequence[Coefficient]) -> Table:
     lines = []
     for question in dict.fromkeys(row.question for row in rows):
         of_layers = [found[question, layer] for layer in layers]
-        cells = [Cell(_number(r.within), f"{_number(r.low)} to {_number(r.high)}") for r in of_layers]
-        lines.append(
-            (question, [*cells, Cell(_number(of_layers[-1].pooled)), Cell(str(of_layers[0].points))])
-        )
+        cells = [interval_cell(r.within, r.low, r.high) for r in of_layers]
+        lines.append((question, [*cells, Cell(number(of_layers[-1].pooled)), Cell(str(of_layers[0].points))]))
     groups = rows[0].groups
     caption = (
         f"Rank correlations: mean of those within each of {groups} geometries and seeds (95 % bootstrap over "
@@ -114,52 +118,51 @@ def coefficients_table(rows: Sequence[Coefficient]) -> Table:
 
 
 def sizes_figure(rows: Sequence[SizeRow]) -> Figure:
-    """A panel for each score: its mean and spread by n, both estimators, and their nulls."""
+    """The mean and spread of each score and of its null by n: a panel for each score and kind of features."""
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     quantities = list(dict.fromkeys(row.quantity for row in rows))
     kinds = list(dict.fromkeys(row.features for row in rows))
     panels = figure.subplots(len(kinds), len(quantities), sharex=True, sharey=True, squeeze=False)
     for line, features in zip(panels, kinds, strict=True):
         for axes, quantity in zip(line, quantities, strict=True):
+            chosen = [row for row in rows if (row.quantity, row.features) == (quantity, features)]
             for i, estimator in enumerate(("biased", "unbiased")):
-                of_curve = [
-                    r
-                    for r in rows
-                    if (r.quantity, r.features, r.estimator) == (quantity, features, estimator)
-                ]
-                if not of_curve:
-                    continue
-                colour, marker = series_style(4 - 3 * i)
-                name = "biased" if estimator == "biased" else "bias-corrected"
-                x = [row.samples * (1 + 0.06 * i) for row in of_curve]
-                style = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2}
-                axes.errorbar(
-                    x, [r.mean for r in of_curve], [r.spread for r in of_curve], label=name, **style
-                )
-                axes.errorbar(
-                    x,
-                    [r.null for r in of_curve],
-                    [r.null_spread for r in of_curve],
-                    linestyle=":",
-                    markerfacecolor="white",
-                    label=f"{name}, permuted",
-                    **style,
-                )
+                _draw_curve(axes, [row for row in chosen if row.estimator == estimator], i)
+            sizes = list(dict.fromkeys(row.samples for row in chosen))
             axes.axhline(0, color="0.4", linewidth=0.8)
             axes.set_xscale("log", base=2)
-            axes.set_xticks([r.samples for r in of_curve], [str(r.samples) for r in of_curve])
+            axes.set_xticks(sizes, [str(size) for size in sizes])
             axes.minorticks_off()
             axes.set_title(f"{quantity}, {features}", fontsize=10)
-            axes.spines[["top", "right"]].set_visible(False)
+            open_frame(axes)
     figure.supxlabel("images", fontsize=10)
     figure.supylabel("score", fontsize=10)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    legend_above(figure, panels[0][0], columns=4)
     return figure
 
 
+def _draw_curve(axes: Axes, rows: Sequence[SizeRow], index: int) -> None:
+    """One score and its null by n; the second curve of a panel is moved a little to the right."""
+    if not rows:
+        return
+    colour, marker = series_style(4 - 3 * index)
+    name = "biased" if rows[0].estimator == "biased" else "bias-corrected"
+    x = [row.samples * (1 + 0.06 * index) for row in rows]
+    style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2}
+    axes.errorbar(x, [r.mean for r in rows], [r.spread for r in rows], label=name, **style)
+    axes.errorbar(
+        x,
+        [r.null for r in rows],
+        [r.null_spread for r in rows],
+        linestyle=":",
+        markerfacecolor="white",
+        label=f"{name}, permuted",
+        **style,
+    )
+
+
 def relation_figure(relation: Relation) -> Figure:
-    """RS at the last layer against what models do: on decorrelated and on biased images, and of pairs."""
+    """What models do against RS at the last layer: on decorrelated and on biased images, and for pairs."""
     layer = list(relation.models[0].relevance)[-1]
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -176,20 +179,15 @@ def relation_figure(relation: Relation) -> Figure:
         panels,
         ("models", "models", "students and base models"),
         (
-            f"RS at {layer}, cues say nothing",
+            f"RS at {layer}, decorrelated images",
             f"RS at {layer}, biased images",
-            f"RS distilled at {layer}, cues say nothing",
+            f"RS distilled at {layer}, decorrelated images",
         ),
-        ("accuracy where cues say nothing",) * 2 + ("gain in that accuracy",),
+        ("accuracy on decorrelated images",) * 2 + ("gain in that accuracy",),
         strict=True,
     ):
         axes.set(xlabel=x, ylabel=y)
         axes.set_title(title, fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9, frameon=False)
+        open_frame(axes)
+    legend_above(figure, panels[0], columns=len(geometries))
     return figure
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from captum_kd.benchmark.pairs.geometries import GEOMETRIES
-from captum_kd.benchmark.pairs.rank_correlation import spearman
 from captum_kd.benchmark.pairs.training import MODELS, load_model, model_path, words_seed
+from captum_kd.datasets.in_memory import read_fashion_mnist
 from captum_kd.datasets.planted_cue import CUE_AGREEMENT, PlantedCues, normalise
 from captum_kd.functional import pairwise_distances
 from captum_kd.functional.correlation import correlation_from_distances, semipartial_from_distances
@@ -27,15 +30,15 @@ class ModelRow(NamedTuple):
     """What one model does, and its RS at each layer.
 
     Attributes:
-        geometry: of the images.
-        seed: of the training.
-        model: its name.
-        accuracy: on decorrelated images.
-        cue_agreement: share of decorrelated images for which it says the cue.
-        biased_accuracy: on images whose cue names the label in 95 of 100.
-        relevance: RS of decorrelated images' labels, by layer.
-        cue_relevance: RS of the cues of decorrelated images.
-        biased_relevance: RS of biased images' labels.
+        geometry: The name of the images' geometry.
+        seed: The seed of the training.
+        model: The name of the model.
+        accuracy: The accuracy on decorrelated images.
+        cue_agreement: The share of decorrelated images for which it predicts the class of the cue.
+        biased_accuracy: The accuracy on biased images, whose cues name the label in 95 of 100.
+        relevance: RS of the labels on decorrelated images, by layer.
+        cue_relevance: RS of the cues on decorrelated images, by layer.
+        biased_relevance: RS of the labels on biased images, by layer.
     """
 
     geometry: str
@@ -50,16 +53,16 @@ class ModelRow(NamedTuple):
 
 
 class PairRow(NamedTuple):
-    """What one model has over another, and its RS of unique features.
+    """How much better one model is than another, and RS of what only it has.
 
     Attributes:
-        geometry: of the images.
-        seed: of the training.
-        student: name of the model.
-        base: name of the other.
-        gain: in accuracy on decorrelated images.
+        geometry: The name of the images' geometry.
+        seed: The seed of the training.
+        student: The name of the first model.
+        base: The name of the other model.
+        gain: The gain in accuracy on decorrelated images.
         relevance: RS of distilled features on decorrelated images, by layer.
-        biased_relevance: on biased images.
+        biased_relevance: RS of distilled features on biased images, by layer.
     """
 
     geometry: str
@@ -71,7 +74,7 @@ class PairRow(NamedTuple):
     biased_relevance: dict[str, float]
 
     def is_distillation(self) -> bool:
-        """Whether it is a student with the base model that shares its initial weights."""
+        """Whether this is a student with the base model that shares its initial weights."""
         return self.student in STUDENTS and self.base == "base_0"
 
 
@@ -79,14 +82,14 @@ class Coefficient(NamedTuple):
     """A rank correlation over models, with its bootstrap interval.
 
     Attributes:
-        question: what with what.
-        layer: of the score.
-        within: mean over geometries and seeds of Spearman's correlation within each.
-        low: lower end of the percentile interval over models, drawn again within geometries and seeds.
-        high: upper end.
-        pooled: Spearman's correlation over all.
-        points: models or pairs.
-        groups: geometries and seeds.
+        question: What is correlated with what.
+        layer: The layer of the score.
+        within: The mean of Spearman's correlations within each geometry and seed.
+        low: The lower end of the percentile interval over models, redrawn within each geometry and seed.
+        high: The upper end.
+        pooled: Spearman's correlation over all points.
+        points: The number of models or pairs.
+        groups: The number of groups, each a geometry and seed.
     """
 
     question: str
@@ -99,8 +102,49 @@ class Coefficient(NamedTuple):
     groups: int
 
 
+class Relation(NamedTuple):
+    """What was found over many models.
+
+    Attributes:
+        models: A row for each model.
+        pairs: A row for each ordered pair of models.
+        coefficients: The rank correlations.
+    """
+
+    models: list[ModelRow]
+    pairs: list[PairRow]
+    coefficients: list[Coefficient]
+
+
+def relate_finished(models: Path, root: Path, report: Callable[[str], None] = print) -> Relation:
+    """Measure all finished models of the localization benchmark, and correlate what was measured.
+
+    Args:
+        models: The folder of all trained models.
+        root: The folder that holds Fashion-MNIST, or that it is downloaded to.
+        report: Called with the name of each geometry and seed.
+
+    Raises:
+        ValueError: There is no geometry and seed whose models are all trained.
+    """
+    folders = finished(models)
+    if not folders:
+        raise ValueError(
+            f"{models} has no geometry and seed whose models are all trained; "
+            "captum-kd benchmark localization --size full trains them."
+        )
+    test = read_fashion_mnist(root)[1]
+    rows, pairs = [], []
+    for geometry, seed, folder in folders:
+        report(f"{geometry}, seed {seed}")
+        more_rows, more_pairs = relate(geometry, seed, folder, test.data, test.targets)
+        rows += more_rows
+        pairs += more_pairs
+    return Relation(rows, pairs, coefficients(rows, pairs))
+
+
 def finished(models: Path) -> list[tuple[str, int, Path]]:
-    """Geometry, seed and folder of every geometry and seed whose models are all trained."""
+    """The name, seed and folder of every geometry and seed whose models are all trained."""
     found = []
     for geometry in GEOMETRIES:
         for folder in sorted((models / geometry).glob("seed*")):
@@ -116,11 +160,11 @@ def relate(
 
     Args:
         geometry: One of :data:`~captum_kd.benchmark.pairs.geometries.GEOMETRIES`.
-        seed: Of the training.
-        folder: Of its trained models.
+        seed: The seed of the training.
+        folder: The folder with the trained models of this geometry and seed.
         items: Test items, uint8, ``(n, 28, 28)``; at least ``samples``.
-        labels: Their classes.
-        samples: Images of each kind.
+        labels: The classes of the items, ``(n,)``.
+        samples: The number of decorrelated images, and of biased ones.
     """
     random = torch.Generator().manual_seed(words_seed(geometry, seed, "relation"))
     chosen = torch.randperm(len(items), generator=random)[:samples]
@@ -179,21 +223,27 @@ def relate(
 
 
 def coefficients(rows: Sequence[ModelRow], pairs: Sequence[PairRow], draws: int = 499) -> list[Coefficient]:
-    """Rank correlations of scores with what models do.
+    """Correlate scores with what models do.
 
     Args:
-        rows: Of all models.
-        pairs: Of them.
-        draws: Bootstrap samples of models.
+        rows: The rows of all models.
+        pairs: The rows of their pairs.
+        draws: The number of bootstrap samples of models.
+
+    Returns:
+        A coefficient for each question and layer.
     """
     layers = list(rows[0].relevance)
     found = []
     by_model: dict[str, Callable[[ModelRow, str], tuple[float, float]]] = {
         "RS, accuracy": lambda r, layer: (r.relevance[layer], r.accuracy),
-        "RS, says the cue": lambda r, layer: (r.relevance[layer], r.cue_agreement),
-        "RS of cues, says the cue": lambda r, layer: (r.cue_relevance[layer], r.cue_agreement),
+        "RS, predicts the cue": lambda r, layer: (r.relevance[layer], r.cue_agreement),
+        "RS of cues, predicts the cue": lambda r, layer: (r.cue_relevance[layer], r.cue_agreement),
         "RS on biased images, accuracy": lambda r, layer: (r.biased_relevance[layer], r.accuracy),
-        "RS on biased images, says the cue": lambda r, layer: (r.biased_relevance[layer], r.cue_agreement),
+        "RS on biased images, predicts the cue": lambda r, layer: (
+            r.biased_relevance[layer],
+            r.cue_agreement,
+        ),
         "RS on biased images, accuracy on them": lambda r, layer: (
             r.biased_relevance[layer],
             r.biased_accuracy,
@@ -229,7 +279,7 @@ def _coefficient(
     points: Sequence[tuple[tuple[str, int], tuple[str, ...], tuple[float, float]]],
     draws: int,
 ) -> Coefficient:
-    """The coefficient of points, each with its group and the models that it is drawn with."""
+    """The coefficient of points, each with its group and the models it belongs to."""
     groups: dict[tuple[str, int], list[tuple[tuple[str, ...], tuple[float, float]]]] = {}
     for group, models, point in points:
         groups.setdefault(group, []).append((models, point))
@@ -237,7 +287,7 @@ def _coefficient(
     within, drawn = [], []
     for members in groups.values():
         values = torch.tensor([point for _, point in members], dtype=torch.float64).T
-        within.append(spearman(values))
+        within.append(_spearman(values))
         names = sorted({name for models, _ in members for name in models})
         takes_part = torch.tensor([[names.index(name) for name in models] for models, _ in members])
         of_group = []
@@ -246,20 +296,28 @@ def _coefficient(
                 minlength=len(names)
             )
             # A pair comes as often as both of its models.
-            of_group.append(spearman(values.repeat_interleave(times[takes_part].prod(1), dim=1)))
-        drawn.append(torch.stack(of_group))
+            of_group.append(_spearman(values.repeat_interleave(times[takes_part].prod(1), dim=1)))
+        drawn.append(of_group)
     every = torch.tensor([point for _, _, point in points], dtype=torch.float64).T
-    means = torch.stack(drawn).nanmean(0)  # a draw of the same point again and again has no correlation
+    means = torch.tensor(drawn, dtype=torch.float64).nanmean(0)
     low, high = means.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    mean = torch.stack(within).nanmean().item()
-    return Coefficient(question, layer, mean, low, high, spearman(every).item(), len(points), len(groups))
+    mean = torch.tensor(within, dtype=torch.float64).nanmean().item()
+    return Coefficient(question, layer, mean, low, high, _spearman(every), len(points), len(groups))
+
+
+def _spearman(values: Tensor) -> float:
+    if values.shape[1] < 2:
+        return math.nan
+    # As scipy.stats.spearmanr, which takes three times as long for its p-value.
+    with np.errstate(invalid="ignore"):  # the correlation of a draw that repeats a single point is NaN
+        return float(np.corrcoef(rankdata(values.numpy(), axis=1))[0, 1])
 
 
 @torch.no_grad()
 def _run(model: torch.nn.Module, planted: PlantedCues) -> tuple[Tensor, dict[str, Tensor]]:
-    """Predicted classes, and distances of each stage's globally pooled features, named as a ResNet's."""
+    """The predicted classes, and distances of each stage's globally pooled features, named as in a ResNet."""
     layers = [model.get_submodule(name) for name in default_layers(model)]
-    names = [f"layer{i}" for i in range(1, len(layers) + 1)]  # pairs of architectures pair up by order
+    names = [f"layer{i}" for i in range(1, len(layers) + 1)]  # architectures are matched by order
     found = [layer_activations(model, layers, normalise(images)) for images in planted.images.split(128)]
     pooled = (
         torch.cat([a.flatten(2).mean(2) for a in parts])

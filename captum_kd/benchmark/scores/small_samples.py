@@ -1,6 +1,6 @@
-"""How FSS and RS behave at small n, how wide their intervals are, and whether RS of maps may be circular.
+"""How FSS and RS behave at small n, how wide their intervals are, and whether RS of maps can be circular.
 
-On the demo's embedded pair: a student and its base model, images that neither was trained on.
+All is measured on the demo's embedded pair, and on images that neither model was trained on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_kd.attr import DeepUniCAM, UniCAM
-from captum_kd.benchmark.sanity.checks import SanitySubject
+from captum_kd.benchmark.pairs.checked_pair import CheckedPair
 from captum_kd.functional import pairwise_distances, road
 from captum_kd.functional.correlation import (
     Estimator,
@@ -23,6 +23,7 @@ from captum_kd.functional.correlation import (
 from captum_kd.functional.interval import confidence_interval_from_distances
 from captum_kd.labels import embedding_rows
 from captum_kd.metrics import relevance_score
+from captum_kd.metrics.localization import RANDOM
 from captum_kd.models.activations import layer_activations
 
 SIZES = (8, 16, 32, 64, 128, 256)
@@ -31,13 +32,18 @@ CIRCULARITY_BATCH = 32
 
 
 class Curve(NamedTuple):
-    """A score whose behaviour is measured."""
+    """A score whose behaviour is measured.
+
+    Attributes:
+        quantity: "FSS", "RS" (of the student) or "RS distilled".
+        estimator: "biased" or "unbiased".
+    """
 
     quantity: str
     estimator: Estimator
 
     def name(self) -> str:
-        """As figures and tables call it."""
+        """The name in figures and tables."""
         return f"{self.quantity}, {'biased' if self.estimator == 'biased' else 'bias-corrected'}"
 
 
@@ -57,13 +63,13 @@ class SizeRow(NamedTuple):
         quantity: "FSS", "RS" (of the student) or "RS distilled".
         estimator: "biased" or "unbiased".
         features: "pooled" or "flattened".
-        samples: images of a subset.
-        mean: over subsets.
-        spread: standard deviation over subsets, divided by the root of the share of all images that a subset
-            leaves out: large subsets of one set overlap, and without that would seem to agree.
-        null: mean with the samples of one side permuted.
-        null_spread: standard deviation of those.
-        half_width: mean half-width of the 95 % interval.
+        samples: The number of images in a subset.
+        mean: The mean over subsets.
+        spread: The standard deviation over subsets, divided by the square root of the share of all images
+            that a subset leaves out: large subsets of one set overlap, and would otherwise seem to agree.
+        null: The mean after permuting the samples of one side.
+        null_spread: The standard deviation after permuting.
+        half_width: The mean half-width of the 95 % interval.
     """
 
     quantity: str
@@ -78,13 +84,13 @@ class SizeRow(NamedTuple):
 
 
 class CircularityRow(NamedTuple):
-    """RS of false labels on images reduced to maps of one kind: 0 is honest.
+    """RS of false labels on images reduced by one kind of maps: 0 is honest.
 
     Attributes:
-        maps: what made them.
-        score: mean over batches.
-        error: its standard error.
-        batches: of 32 images.
+        maps: What the maps were made with.
+        score: The mean over batches.
+        error: The standard error of the mean.
+        batches: The number of batches, each of 32 images.
     """
 
     maps: str
@@ -94,7 +100,7 @@ class CircularityRow(NamedTuple):
 
 
 def score_sizes(
-    subject: SanitySubject,
+    checked: CheckedPair,
     layer: str = "layer4",
     *,
     sizes: Sequence[int] = SIZES,
@@ -102,33 +108,32 @@ def score_sizes(
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[SizeRow]:
-    """Score random subsets of all images of a subject.
+    """Score random subsets of all images.
 
     Args:
-        subject: Models and images; pool and explained images are one set here.
-        layer: Whose features, globally pooled and flattened.
-        sizes: Images of a subset; less than there are.
-        subsets: Of each size.
-        seed: Of subsets and permutations.
-        report: Called with what is about to be done.
+        checked: The models and images; pool and explained images count as one set.
+        layer: The name of the layer whose features are scored, globally pooled and flattened.
+        sizes: The numbers of images in a subset; each smaller than the whole set.
+        subsets: The number of subsets of each size.
+        seed: The seed of subsets and permutations.
+        report: Called with the name of each score.
 
     Returns:
         A row for every score, kind of features and size.
 
     Example:
-        >>> from captum_kd.benchmark.sanity.checks import demo_subject
-        >>> rows = score_sizes(demo_subject(8, 32), sizes=[8], subsets=4)
+        >>> from captum_kd.benchmark.pairs.checked_pair import checked_demo_pair
+        >>> rows = score_sizes(checked_demo_pair(8, 32), sizes=[8], subsets=4)
         >>> len(rows)                                          # 5 scores, pooled and flattened
         10
     """
-    images = torch.cat([subject.pool, subject.images])
-    labels = torch.cat([subject.pool_labels, subject.labels])
+    images, labels = checked.all_images()
     label_distances = pairwise_distances(embedding_rows(None, labels))
     activations = [
         torch.cat(
             [layer_activations(m, [m.get_submodule(layer)], b).activations[0] for b in images.split(128)]
         )
-        for m in (subject.student, subject.base)
+        for m in (checked.student, checked.base)
     ]
     rows = []
     for features in ("pooled", "flattened"):
@@ -162,35 +167,34 @@ def score_sizes(
 
 
 def circularity(
-    subject: SanitySubject, layer: str = "layer3", *, batches: int = 5, seed: int = 0
+    checked: CheckedPair, layer: str = "layer3", *, batches: int = 5, seed: int = 0
 ) -> list[CircularityRow]:
-    """RS of permuted labels on images of which maps keep a fifth of the pixels.
+    """RS of permuted labels, on images of which maps keep a fifth of the pixels.
 
-    Permuted labels say nothing of the images, so what is above 0 comes from maps that know them.
+    Permuted labels say nothing about the images, so a score above 0 comes from maps that know these labels.
 
     Args:
-        subject: Models and images; those that are scored are the pool's first, the reference is the rest.
-        layer: Of maps and features.
-        batches: Of 32 images.
-        seed: Of the permutation and of ROAD's noise.
+        checked: The models and images; the first images of the pool are scored, the rest is the reference.
+        layer: The name of the layer of maps and features.
+        batches: The number of scored batches, each of 32 images.
+        seed: The seed of the permutation and of ROAD's noise.
 
     Returns:
         A row for each kind of maps.
 
     Raises:
-        ValueError: The pool is too small.
+        ValueError: There are too few images.
     """
     count = batches * CIRCULARITY_BATCH
-    images = torch.cat([subject.pool, subject.images])
-    labels = torch.cat([subject.pool_labels, subject.labels])
+    images, labels = checked.all_images()
     if len(images) < count + CIRCULARITY_BATCH:
         raise ValueError(
-            f"{count} scored images and at least {CIRCULARITY_BATCH} of a reference are needed, "
-            f"got {len(images)}."
+            f"{count} scored images and a reference of at least {CIRCULARITY_BATCH} others are needed, got "
+            f"{len(images)} images."
         )
     false = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
     reference = images[count:], false[count:]
-    student, base = subject.student, subject.base
+    student, base = checked.student, checked.base
     explained = student.get_submodule(layer)
     alone = UniCAM(student, explained, base)
     referred = UniCAM(student, explained, base, reference=reference)
@@ -200,9 +204,7 @@ def circularity(
         "labels, disjoint reference": lambda x, target: referred.attribute(x, target),
         "predictions, disjoint reference": lambda x, target: referred.attribute(x),
         "recommended, no class evidence": lambda x, target: recommended.attribute(x, relu_attributions=True),
-        "random maps": lambda x, target: torch.rand(
-            len(x), 1, 7, 7, generator=torch.Generator().manual_seed(seed)
-        ),
+        RANDOM: lambda x, target: torch.rand(len(x), 1, 7, 7, generator=torch.Generator().manual_seed(seed)),
     }
     rows = []
     for name, explain in ways.items():
@@ -223,7 +225,7 @@ def circularity(
 def _of_subsets(
     matrices: Sequence[Tensor], estimator: Estimator, size: int, subsets: int, seed: int
 ) -> Iterator[tuple[float, float, float]]:
-    """For each random subset: score, permuted score, and half-width of the interval."""
+    """The score, the permuted score and the half-width of the interval, for each random subset."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(subsets):
         chosen = torch.randperm(len(matrices[0]), generator=generator)[:size]

@@ -10,13 +10,21 @@ from torch import Tensor
 
 from captum_kd.attr.methods import UNIQUE_SIDES, MapMethod, Pair, TwoMaps, upsample
 from captum_kd.benchmark.localization import parts
-from captum_kd.benchmark.localization.localize import LocalizationRow, localize, score_layer
-from captum_kd.benchmark.localization.methods import CEILING, LOCALIZATION_METHODS, RANDOM, SIGNED
+from captum_kd.benchmark.localization.localize import LocalizationRow, localize
+from captum_kd.benchmark.localization.methods import LOCALIZATION_METHODS, SIGNED
 from captum_kd.benchmark.localization.page import probe_table
-from captum_kd.benchmark.pairs.subjects import PAIRS, Counts, Subject, held_out
+from captum_kd.benchmark.pairs.held_out import Counts, held_out
+from captum_kd.benchmark.pairs.trained_pairs import PAIRS, TrainedPairs
 from captum_kd.benchmark.pairs.training import MODELS
 from captum_kd.datasets.planted_cue import normalise
-from captum_kd.metrics.localization import perfect_maps, random_maps, ranking_auc, separation
+from captum_kd.metrics.localization import (
+    CEILING,
+    RANDOM,
+    perfect_maps,
+    random_maps,
+    ranking_auc,
+    separation,
+)
 from captum_kd.models.architectures import build_classifier
 from captum_kd.models.small import small_resnet
 from tests.datasets.test_planted_cue import made_up_items, made_up_labels
@@ -24,11 +32,11 @@ from tests.datasets.test_planted_cue import made_up_items, made_up_labels
 COUNTS = Counts(reference=8, scored=12, judged=4, fitted=4)
 
 
-def subject(geometry: str) -> Subject:
+def pairs_of(geometry: str) -> TrainedPairs:
     torch.manual_seed(0)
     models = {"student_response": small_resnet(4).eval(), "base_0": small_resnet(4).eval()}
     images = held_out(geometry, 0, made_up_items(40), made_up_labels(40), COUNTS)
-    return Subject(geometry, 0, models, {"response": PAIRS["response"]}, images)
+    return TrainedPairs(geometry, 0, models, {"response": PAIRS["response"]}, images)
 
 
 def one(rows: list[LocalizationRow], **wanted: str) -> LocalizationRow:
@@ -38,7 +46,7 @@ def one(rows: list[LocalizationRow], **wanted: str) -> LocalizationRow:
 
 @pytest.fixture(scope="module")
 def rows() -> list[LocalizationRow]:
-    return localize(subject("grid"), LOCALIZATION_METHODS)
+    return localize(pairs_of("grid"), LOCALIZATION_METHODS)
 
 
 def test_a_row_for_every_method_layer_and_measure(rows: list[LocalizationRow]) -> None:
@@ -61,7 +69,7 @@ def test_floor_and_ceiling(rows: list[LocalizationRow]) -> None:
 
 
 def test_a_tint_scores_the_item_alone() -> None:
-    found = localize(subject("tint"), {"Grad-CAM": LOCALIZATION_METHODS["Grad-CAM"]})
+    found = localize(pairs_of("tint"), {"Grad-CAM": LOCALIZATION_METHODS["Grad-CAM"]})
     assert all(len(row.parts) == 2 for row in found)
     best = one(found, method=CEILING, layer="layer1", measure="auc")
     assert (best.parts["distilled on item"], best.parts["residual on item"]) == (1, 0.5)
@@ -79,7 +87,9 @@ def test_models_of_other_widths_and_architectures_are_compared(base: str) -> Non
     pairs = {name: pair for name, pair in PAIRS.items() if {pair.student, pair.base} <= set(models)}
     assert {pair.kind for pair in pairs.values()} >= {"technique", "mixed"}
     images = held_out("free", 0, made_up_items(60), made_up_labels(60), Counts(8, 4, 20, 20))
-    part = parts.measure(Subject("free", 0, models, pairs, images), LOCALIZATION_METHODS, lambda line: None)
+    part = parts.measure(
+        TrainedPairs("free", 0, models, pairs, images), LOCALIZATION_METHODS, lambda line: None
+    )
     for name in pairs:
         rows = [row for row in part.rows if row.pair == name]
         assert {row.layer for row in rows} == {"layer1", "layer2", "layer3", "layer4"}
@@ -93,7 +103,7 @@ def test_models_of_other_widths_and_architectures_are_compared(base: str) -> Non
 
 def test_a_method_of_ones_own() -> None:
     """A method gets the scored images and true labels; what it returns is scored as it is."""
-    given = subject("free")
+    given = pairs_of("free")
     scored = given.images.scored
 
     def swapped(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]:
@@ -109,14 +119,15 @@ def test_a_method_of_ones_own() -> None:
 
 
 def test_a_row_by_hand() -> None:
-    images = subject("free").images.scored
-    item, cue = images.item_masks, images.cue_masks
+    given = pairs_of("free")
+    item, cue = given.images.scored.item_masks, given.images.scored.cue_masks
     both = random_maps([(torch.zeros(12, 1, 7, 7),) * 2])[0]
     both[0][:3] = 0
     maps = [upsample(m, (56, 56)) for m in both]
     values = separation(*[ranking_auc(m, mask) for mask in (item, cue) for m in maps])
-    row = score_layer(("free", 0, "response", "mine", "layer3"), both, item, cue)[0]
-    assert row.measure == "auc"
+    found = localize(given, {"mine": MapMethod(UNIQUE_SIDES, lambda pair, images, labels: [both] * 4)})
+    row = one(found, method="mine", layer="layer3", measure="auc")
+    assert (row.geometry, row.seed, row.pair, row.samples) == ("free", 0, "response", 12)
     assert row.separation == pytest.approx(values.mean().item())
     assert row.high - row.separation == pytest.approx(1.96 * values.std().item() / 12**0.5)
     assert (row.zero_distilled, row.zero_residual) == (0.25, 0)
@@ -140,7 +151,7 @@ def test_perfect_maps_without_a_place_of_the_cue_are_flat() -> None:
 
 def test_maps_are_what_is_above_zero_in_signed_maps() -> None:
     """Each is made once; the identity that allows it holds for every method with a signed form."""
-    made_up = subject("free")
+    made_up = pairs_of("free")
     pair = made_up.pair("response")
     images = normalise(made_up.images.scored.images[:4])
     labels = made_up.images.scored.labels[:4]

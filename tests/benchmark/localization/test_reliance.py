@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from scipy.stats import spearmanr
 
 from captum_kd.benchmark.localization.localize import LocalizationRow, localize
-from captum_kd.benchmark.localization.methods import CEILING, LOCALIZATION_METHODS, RANDOM
+from captum_kd.benchmark.localization.methods import LOCALIZATION_METHODS
 from captum_kd.benchmark.localization.parts import Part
 from captum_kd.benchmark.localization.reliance import (
     PairPoint,
@@ -28,11 +29,10 @@ from captum_kd.benchmark.localization.reliance_page import (
     reliance_section,
     reliance_table,
 )
-from captum_kd.benchmark.pairs.rank_correlation import spearman
-from captum_kd.benchmark.pairs.subjects import PairNames
+from captum_kd.benchmark.pairs.trained_pairs import PairNames
 from captum_kd.benchmark.pairs.truth import ModelTruth
-from captum_kd.metrics.localization import PARTS, separation
-from tests.benchmark.localization.test_localize import subject
+from captum_kd.metrics.localization import CEILING, PARTS, RANDOM, separation
+from tests.benchmark.localization.test_localize import pairs_of
 
 
 def truth(name: str, without_item: float, without_cue: float) -> ModelTruth:
@@ -40,10 +40,17 @@ def truth(name: str, without_item: float, without_cue: float) -> ModelTruth:
 
 
 def points_of(differences, separations, *, groups: int = 1, **other) -> list[PairPoint]:
-    values = {"method": "mine", "kind": "technique", "cue_has_place": True, **other}
+    values = {"method": "mine", "kind": "technique", "cue_has_location": True, **other}
     return [
         PairPoint(
-            "free", i % groups, f"pair {i}", values["kind"], values["method"], x, y, values["cue_has_place"]
+            "free",
+            i % groups,
+            f"pair {i}",
+            values["kind"],
+            values["method"],
+            x,
+            y,
+            values["cue_has_location"],
         )
         for i, (x, y) in enumerate(zip(differences, separations, strict=True))
     ]
@@ -58,14 +65,8 @@ def test_a_reliance_difference_is_a_separation_of_what_predictions_depend_on() -
     scores = torch.tensor([0.9, 0.4, 0.15, 0.6], dtype=torch.float64)
     assert reliance_difference(student, base) == pytest.approx(separation(*scores).item())
     assert reliance_difference(student, base) == pytest.approx(-reliance_difference(base, student))
-    assert reliance_difference(student, base, cue_has_place=False) == pytest.approx(0.5)
+    assert reliance_difference(student, base, cue_has_location=False) == pytest.approx(0.5)
     assert reliance_difference(truth("all", 1, 0), truth("none", 0, 1)) == 1
-
-
-def test_spearman_is_scipys() -> None:
-    expected = spearmanr(X, Y).statistic
-    assert spearman(torch.tensor(np.array([X, Y]))).item() == pytest.approx(expected)
-    assert math.isnan(spearman(torch.tensor([[1.0, 1.0], [1.0, 2.0]])).item())
 
 
 def part_of(geometry: str, parts: int) -> Part:
@@ -76,7 +77,19 @@ def part_of(geometry: str, parts: int) -> Part:
     }
     rows = [
         LocalizationRow(
-            geometry, 1, pair, "mine", layer, measure, value, 0, 0, 9, dict.fromkeys(PARTS[:parts], 0.5), 0, 0
+            geometry=geometry,
+            seed=1,
+            pair=pair,
+            method="mine",
+            layer=layer,
+            measure=measure,
+            separation=value,
+            low=0,
+            high=0,
+            samples=9,
+            parts=dict.fromkeys(PARTS[:parts], 0.5),
+            zero_distilled=0,
+            zero_residual=0,
         )
         for pair, layer, measure, value in (
             ("fails", "layer1", "auc", 0.2),
@@ -99,7 +112,7 @@ def test_every_pair_has_a_point_also_where_its_truth_fails() -> None:
     # Where only the item's half is scored, only the item's half of the difference is compared.
     assert [p.difference for p in found] == pytest.approx([0.5, -0.1, 0.4, -0.1])
     assert select(found, "mine") == found[:2]
-    assert select(found, "mine", ["null"], any_place=True) == [found[1], found[3]]
+    assert select(found, "mine", ["null"], without_location=True) == [found[1], found[3]]
     assert select(found, "another") == []
 
 
@@ -126,6 +139,12 @@ def test_groups_are_drawn_whole() -> None:
     found = correlate(points_of(x, y, groups=4))
     assert found.value == pytest.approx(spearmanr(X[:5], Y[:5]).statistic)
     assert (found.low, found.high) == pytest.approx((found.value, found.value))
+
+
+def test_differences_that_are_all_alike_have_no_correlation_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(correlate(points_of([0.5] * 4, Y[:4])).value)
 
 
 def test_too_few_pairs_or_groups_say_so() -> None:
@@ -164,7 +183,7 @@ def test_the_order_of_a_null_pairs_models_does_not_matter() -> None:
 
 def test_exchanging_the_models_of_a_pair_changes_the_sign_of_its_separation() -> None:
     """Why it may be taken in both orders. Random maps and perfect masks do not look at the models."""
-    made_up = subject("grid")
+    made_up = pairs_of("grid")
     pairs = {
         "given": PairNames("student_response", "base_0", "null"),
         "exchanged": PairNames("base_0", "student_response", "null"),
@@ -190,7 +209,7 @@ def points() -> list[PairPoint]:
 
 
 def test_the_table_says_of_how_many_pairs(points: list[PairPoint]) -> None:
-    tint = points_of([0.1], [0.1], method=RANDOM, cue_has_place=False)
+    tint = points_of([0.1], [0.1], method=RANDOM, cue_has_location=False)
     table = reliance_table([*points, *tint])
     assert [name for name, _ in table.rows] == list(SHOWN)
     assert [head for head in table.heads if head[0].isdigit() or head.startswith("all 1")] == [

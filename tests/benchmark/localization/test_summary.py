@@ -11,15 +11,24 @@ import scipy.stats
 from captum_kd.benchmark.localization.localize import LocalizationRow
 from captum_kd.benchmark.localization.parts import Part
 from captum_kd.benchmark.localization.summary import findings, interval, means_by_place, over_pairs
-from captum_kd.benchmark.pairs.subjects import PairNames
+from captum_kd.benchmark.pairs.trained_pairs import PairNames
 
 
 def row(geometry: str, pair: str, layer: str, separation: float, **other) -> LocalizationRow:
     values = {"seed": 0, "method": "mine", "measure": "auc", **other}
     return LocalizationRow(
-        geometry, values["seed"], pair, values["method"], layer, values["measure"], separation,
-        separation - 0.1, separation + 0.1, 10, {"distilled on item": separation + 0.5}, 0.0, 0.0,
-    )  # fmt: skip
+        geometry=geometry,
+        pair=pair,
+        layer=layer,
+        separation=separation,
+        low=separation - 0.1,
+        high=separation + 0.1,
+        samples=10,
+        parts={"distilled on item": separation + 0.5},
+        zero_distilled=0.0,
+        zero_residual=0.0,
+        **values,
+    )
 
 
 ROWS = [

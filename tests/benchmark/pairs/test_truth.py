@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_kd.benchmark.pairs.subjects import Counts, HeldOut, PairNames, held_out
+from captum_kd.benchmark.pairs.held_out import Counts, HeldOut, held_out
+from captum_kd.benchmark.pairs.trained_pairs import PairNames
 from captum_kd.benchmark.pairs.truth import MARGIN, ModelTruth, judge, pair_holds
 from captum_kd.datasets.planted_cue import normalise
 from tests.datasets.test_planted_cue import made_up_items, made_up_labels
@@ -85,15 +86,3 @@ def test_a_base_model_must_lean_on_the_cue_by_a_margin(
         "base": ModelTruth("base", 0.5, 0.4, without_item, without_cue, 100, []),
     }
     assert pair_holds(PairNames("student", "base", "technique"), truths) is holds
-
-
-def test_no_item_serves_two_purposes() -> None:
-    # Each made-up item has a grey level of its own, which its brightest channel shows.
-    items = torch.stack([torch.full((28, 28), 30 + 5 * i, dtype=torch.uint8) for i in range(40)])
-    found = held_out("grid", 0, items, torch.arange(40) % 10, Counts(10, 10, 10, 10))
-    purposes = (found.reference, found.scored, found.judged, found.fitted)
-    assert sum(len(p.images) for p in purposes) == 40
-    counts = torch.cat([p.labels for p in purposes]).bincount()
-    assert (counts == 4).all()
-    assert torch.equal(found.judged.labels, found.without_item.labels)
-    assert torch.equal(found.judged.cues, found.without_cue.cues)

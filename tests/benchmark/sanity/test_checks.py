@@ -12,20 +12,19 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from captum_kd.attr.methods import METHODS, UNIQUE_SIDES, MapMethod, Pair, TwoMaps
-from captum_kd.benchmark.localization.methods import RANDOM
+from captum_kd.benchmark.pairs.checked_pair import CheckedPair, checked_demo_pair
 from captum_kd.benchmark.sanity.checks import (
     ALL_LAYERS,
     SANITY_METHODS,
     SanityRow,
-    SanitySubject,
     check_maps,
     correlations,
-    demo_subject,
     randomised,
     summarise,
 )
 from captum_kd.benchmark.sanity.deletion import check_deletion, predictions, selectivity
 from captum_kd.cli.main import main
+from captum_kd.metrics.localization import RANDOM
 from captum_kd.models.small import small_resnet
 
 
@@ -35,8 +34,8 @@ def one(rows: list[SanityRow], **wanted: str) -> SanityRow:
 
 
 @pytest.fixture(scope="module")
-def subject() -> SanitySubject:
-    return demo_subject(12, 32)
+def checked() -> CheckedPair:
+    return checked_demo_pair(12, 32)
 
 
 def test_correlation_is_scipys_with_ties_and_unknown_for_flat_maps() -> None:
@@ -61,20 +60,20 @@ def test_weights_become_fresh_from_the_top_down() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_a_map_of_the_input_passes_no_check_of_the_model(subject: SanitySubject) -> None:
+def test_a_map_of_the_input_passes_no_check_of_the_model(checked: CheckedPair) -> None:
     def edges(pair: Pair, images: Tensor, labels: Tensor) -> list[TwoMaps]:
         brightness = images.mean(1, keepdim=True)
         return [(brightness, brightness)] * 4
 
-    rows = check_maps(subject, {"edges": MapMethod(UNIQUE_SIDES, edges)}, sizes=[8])
+    rows = check_maps(checked, {"edges": MapMethod(UNIQUE_SIDES, edges)}, sizes=[8])
     assert one(rows, check="parameters", setting="conv1", layer="layer1").mean == pytest.approx(1)
     assert one(rows, check="reference", layer=ALL_LAYERS).mean == pytest.approx(1)
     assert abs(one(rows, check="inputs", layer=ALL_LAYERS).mean) < 0.5
 
 
-def test_what_maps_depend_on(subject: SanitySubject) -> None:
+def test_what_maps_depend_on(checked: CheckedPair) -> None:
     methods = {name: SANITY_METHODS[name] for name in ("UniCAM, published objective", "UniCAM, recommended")}
-    rows = check_maps(subject, methods, sizes=[8, 16])
+    rows = check_maps(checked, methods, sizes=[8, 16])
     published, recommended = methods
     # Features do not see the head above them, what a model uses for its class does; neither sees labels.
     assert 0.5 < one(rows, check="parameters", setting="fc", method=recommended, layer="layer4").mean < 1
@@ -86,14 +85,14 @@ def test_what_maps_depend_on(subject: SanitySubject) -> None:
         assert row.samples + row.left_out == 12
 
 
-def test_methods_of_single_images_are_not_asked_for_references(subject: SanitySubject) -> None:
-    rows = check_maps(subject, {"difference": METHODS["Grad-CAM difference"]}, sizes=[8])
+def test_methods_of_single_images_are_not_asked_for_references(checked: CheckedPair) -> None:
+    rows = check_maps(checked, {"difference": METHODS["Grad-CAM difference"]}, sizes=[8])
     assert {row.check for row in rows} == {"parameters", "labels", "inputs"}
 
 
-def test_a_pool_that_is_too_small_is_named(subject: SanitySubject) -> None:
+def test_a_pool_that_is_too_small_is_named(checked: CheckedPair) -> None:
     with pytest.raises(ValueError, match="a pool of 64, got 32"):
-        check_maps(subject, {}, sizes=[32])
+        check_maps(checked, {}, sizes=[32])
 
 
 def test_summary_leaves_out_what_is_not_known() -> None:
@@ -131,9 +130,9 @@ def test_selectivity_of_perfect_and_swapped_maps() -> None:
     assert alike.tolist() == [0, 0]
 
 
-def test_models_that_agree_are_named(subject: SanitySubject) -> None:
+def test_models_that_agree_are_named(checked: CheckedPair) -> None:
     with pytest.raises(ValueError, match="different classes for 0 of 12 images"):
-        check_deletion(subject._replace(base=subject.student), {}, shares=[0.2])
+        check_deletion(checked._replace(base=checked.student), {}, shares=[0.2])
 
 
 def test_the_command_writes_numbers_tables_and_figure(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 from scipy.stats import spearmanr
 
+from captum_kd.benchmark.pairs.checked_pair import checked_demo_pair
 from captum_kd.benchmark.pairs.training import MODELS, model_path
-from captum_kd.benchmark.sanity.checks import demo_subject
 from captum_kd.benchmark.scores.relation import ModelRow, PairRow, coefficients, finished, relate
 from captum_kd.benchmark.scores.small_samples import circularity, score_sizes
 from captum_kd.cli.main import main
@@ -20,7 +20,7 @@ from tests.datasets.test_planted_cue import made_up_items, made_up_labels
 
 
 def test_the_biased_estimator_is_high_at_small_n_whatever_the_data() -> None:
-    rows = score_sizes(demo_subject(64, 64), sizes=[8, 64], subsets=6)
+    rows = score_sizes(checked_demo_pair(64, 64), sizes=[8, 64], subsets=6)
     null = {(r.estimator, r.samples): r.null for r in rows if (r.quantity, r.features) == ("FSS", "pooled")}
     assert null["biased", 8] > 0.5 > null["biased", 64]
     assert abs(null["unbiased", 64]) < 0.1
@@ -29,11 +29,11 @@ def test_the_biased_estimator_is_high_at_small_n_whatever_the_data() -> None:
 
 
 def test_maps_that_know_labels_score_on_false_ones() -> None:
-    found = {row.maps: row.score for row in circularity(demo_subject(32, 128), batches=4)}
+    found = {row.maps: row.score for row in circularity(checked_demo_pair(32, 128), batches=4)}
     assert found["labels, the batch itself"] > found["recommended, no class evidence"] + 0.05
     assert found["labels, disjoint reference"] > found["random maps"] + 0.05
-    with pytest.raises(ValueError, match="at least 32 of a reference"):
-        circularity(demo_subject(16, 32), batches=2)
+    with pytest.raises(ValueError, match="a reference of at least 32 others"):
+        circularity(checked_demo_pair(16, 32), batches=2)
 
 
 def rows_of(accuracies: list[float], relevances: list[float]) -> list[ModelRow]:
