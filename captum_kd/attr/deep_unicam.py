@@ -119,13 +119,21 @@ class DeepUniCAM(PairAttribution):
         )
         self.class_evidence = class_evidence
 
+    @property
+    def features(self) -> str:
+        """What distances are taken between: "own features", or "features of" and the names of layers."""
+        ours, theirs = (
+            None if side.feature_layers is None else _names(side.model, side.feature_layers)
+            for side in self.sides
+        )
+        if ours is None:
+            return "own features"
+        return f"features of {ours}" + ("" if ours == theirs else f" (base model: {theirs})")
+
     def __repr__(self) -> str:
-        student = self.sides[0]
-        late = student.feature_layers
-        features = "own features" if late is None else f"features of {_names(student.model, late)}"
+        explained = _names(self.sides[0].model, self.sides[0].layers)
         evidence = "with" if self.class_evidence else "without"
-        explained = _names(student.model, student.layers)
-        return f"DeepUniCAM({explained}, {features}, {evidence} class evidence)"
+        return f"{type(self).__name__}({explained}, {self.features}, {evidence} class evidence)"
 
     def _signed_maps(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -53,10 +54,18 @@ MODEL_SIDES = ("student", "base")
 
 
 class MapMethod(NamedTuple):
-    """A method, and what its two maps of a layer are."""
+    """A method, and what its two maps of a layer are.
+
+    Attributes:
+        sides: The names of the two maps.
+        maps: Called with a pair, images ``(n, c, h, w)`` and labels ``(n,)``; returns the two maps
+            ``(n, 1, h', w')`` of each layer.
+        decisions: Says what the method chooses by itself for a pair; None if it chooses nothing.
+    """
 
     sides: tuple[str, str]
     maps: Callable[[Pair, Tensor, Tensor], list[TwoMaps]]
+    decisions: Callable[[Pair], str] | None = None
 
 
 def resolve_methods(methods: Methods) -> dict[str, MapMethod]:
@@ -153,6 +162,13 @@ def recommended(
     return list(zip(*maps, strict=True))
 
 
+def features_of(pair: Pair) -> str:
+    """The features that :func:`recommended` takes distances between."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # making the maps has warned, or will
+        return deep_unicam(pair).features
+
+
 def both_models(pair: Pair, images: Tensor, labels: Tensor, *, function: MapFunction) -> list[TwoMaps]:
     """A method of one model, for the student and for the base model, each for the class it predicts."""
     ours, theirs = (_model_maps(function, side, images) for side in (pair.student, pair.base))
@@ -212,8 +228,8 @@ METHODS: dict[str, MapMethod] = {
     "UniCAM, uniqueness": MapMethod(
         UNIQUE_SIDES, partial(unicam, method=CentredUniCAM, objective="uniqueness", pool=1)
     ),
-    "UniCAM, recommended": MapMethod(UNIQUE_SIDES, recommended),
-    "UniCAM, recommended, signed": MapMethod(UNIQUE_SIDES, partial(recommended, signed=True)),
+    "UniCAM, recommended": MapMethod(UNIQUE_SIDES, recommended, features_of),
+    "UniCAM, recommended, signed": MapMethod(UNIQUE_SIDES, partial(recommended, signed=True), features_of),
 }
 """The methods that :func:`captum_kd.compare` knows, each with the names of its two sides.
 

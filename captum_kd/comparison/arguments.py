@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping
 
 import torch
-from captum.attr import LayerAttribution
-from torch import Tensor, nn
+from torch import nn
 
 from captum_kd.comparison.features import BASE, TEACHER
 from captum_kd.comparison.settings import Settings
 from captum_kd.models.activations import ReshapeTransform
-from captum_kd.models.layers import check_membership, find_layer, layer_name
+from captum_kd.models.layers import Layers, check_membership, find_layer, layer_name
 from captum_kd.models.side import Side
-
-# One layer or several, by name or as modules.
-LayerChoice: TypeAlias = str | nn.Module | Sequence[str | nn.Module]
-# Names of METHODS; or names of the user's own for those, for classes of Captum's and for functions.
-Methods: TypeAlias = str | Sequence[str] | Mapping[str, str | type[LayerAttribution] | Callable[..., Tensor]]
 
 
 def named_students(student: nn.Module | Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -48,9 +41,9 @@ def named_sides(
     students: Mapping[str, nn.Module],
     base: nn.Module,
     teacher: nn.Module | None,
-    layers: LayerChoice,
-    base_layers: LayerChoice | None,
-    teacher_layers: LayerChoice | None,
+    layers: Layers,
+    base_layers: Layers | None,
+    teacher_layers: Layers | None,
     reshape_transform: ReshapeTransform | None,
 ) -> tuple[tuple[str, ...], dict[str, Side[nn.Module]]]:
     """Pair up the layers of all models.
@@ -143,7 +136,7 @@ def check_options(settings: Settings, shown: int) -> None:
         raise ValueError(f"kept_share must be None or between 0 and 1, for instance 0.2; got {share}.")
 
 
-def _layer_names(model: nn.Module, layers: LayerChoice, option: str, role: str) -> list[str]:
+def _layer_names(model: nn.Module, layers: Layers, option: str, role: str) -> list[str]:
     listed = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
     names = []
     for layer in listed:

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_kd._version import versions
-from captum_kd.attr.methods import resolve_methods
+from captum_kd.attr.methods import Methods, resolve_methods
 from captum_kd.attr.pair import Pair
 from captum_kd.attr.reference import Reference
 from captum_kd.comparison.arguments import (
-    LayerChoice,
-    Methods,
     check_options,
     common_device,
     named_sides,
@@ -26,13 +24,14 @@ from captum_kd.comparison.batches import Data, given_reference, read_batches, re
 from captum_kd.comparison.cache import feature_cache
 from captum_kd.comparison.features import BASE, stream
 from captum_kd.comparison.kept import KeptFeatures
-from captum_kd.comparison.maps import plottable, shown_maps
+from captum_kd.comparison.maps import decisions_of, plottable, shown_maps
 from captum_kd.comparison.result import Comparison
 from captum_kd.comparison.scores import score_rows
 from captum_kd.comparison.settings import Settings, describe_embeddings
 from captum_kd.labels import LabelEmbeddings, embedding_rows
 from captum_kd.models.activations import ReshapeTransform
 from captum_kd.models.hooks import undisturbed
+from captum_kd.models.layers import Layers
 
 DEFAULT_METHODS = ("Grad-CAM difference", "UniCAM, published objective", "UniCAM, recommended")
 
@@ -40,12 +39,12 @@ DEFAULT_METHODS = ("Grad-CAM difference", "UniCAM, published objective", "UniCAM
 def compare(
     student: nn.Module | Mapping[str, nn.Module],
     base_model: nn.Module,
-    layers: LayerChoice,
+    layers: Layers,
     data: Data,
     *,
-    base_layers: LayerChoice | None = None,
+    base_layers: Layers | None = None,
     teacher: nn.Module | None = None,
-    teacher_layers: LayerChoice | None = None,
+    teacher_layers: Layers | None = None,
     label_embeddings: LabelEmbeddings | Tensor | None = None,
     methods: Methods = DEFAULT_METHODS,
     reference: Reference | None = None,
@@ -184,5 +183,10 @@ def compare(
         found.shown.target.cpu(),
         maps,
         {name: method.sides for name, method in chosen.items()},
-        replace(settings, samples=len(found.target), reference=reference_size(held_out)),
+        replace(
+            settings,
+            samples=len(found.target),
+            reference=reference_size(held_out),
+            decisions=decisions_of(chosen, pairs),
+        ),
     )

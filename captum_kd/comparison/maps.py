@@ -50,6 +50,31 @@ def shown_maps(
     return maps
 
 
+def decisions_of(methods: Mapping[str, MapMethod], pairs: Mapping[str, Pair]) -> dict[str, str]:
+    """What methods choose by themselves, such as the features that distances are taken between.
+
+    Args:
+        methods: The methods by name.
+        pairs: Each student with the base model.
+
+    Returns:
+        A text for each method that chooses something. Students for which it chooses differently are named.
+
+    Example:
+        >>> method = MapMethod(("distilled", "residual"), lambda *_: [], lambda pair: f"features of {pair}")
+        >>> decisions_of({"mine": method}, {"a": "layer3", "b": "layer4"})      # names in place of pairs
+        {'mine': 'a: features of layer3; b: features of layer4'}
+    """
+    decisions = {}
+    for name, method in methods.items():
+        if method.decisions is not None:
+            texts = {student: method.decisions(pair) for student, pair in pairs.items()}
+            same = len(set(texts.values())) == 1
+            each = [text if same else f"{student}: {text}" for student, text in texts.items()]
+            decisions[name] = "; ".join(dict.fromkeys(each))
+    return decisions
+
+
 def plottable(values: Tensor) -> Tensor:
     """The values on the CPU, in a precision that figures and files can hold."""
     return values.cpu() if values.dtype == torch.float64 else values.float().cpu()

@@ -126,6 +126,20 @@ def test_only_features_and_the_shown_images_are_kept() -> None:
     assert quick(*pair(), data(), shown=2).settings.samples == 48
 
 
+def test_what_methods_decide_by_themselves_is_recorded() -> None:
+    torch.manual_seed(0)
+    student, base = small_resnet(4), small_resnet(4)
+    data = [(torch.randn(24, 3, 32, 32), torch.arange(24) % 4)]
+    options: dict[str, Any] = {"layers": ["layer2"], "reference": None}
+    one = quick(student, base, data, methods=["UniCAM, recommended", "Grad-CAM"], **options)
+    assert one.settings.decisions == {"UniCAM, recommended": "features of layer3 and layer4"}
+    assert "features of layer3 and layer4" in one.to_html()
+    transform = {"reshape_transform": lambda value: value}
+    with pytest.warns(UserWarning, match="own features, since with a reshape_transform"):
+        own = quick(student, base, data, methods="UniCAM, recommended", **options, **transform)
+    assert own.settings.decisions == {"UniCAM, recommended": "own features"}
+
+
 def test_maps_are_those_of_the_methods() -> None:
     student, base = pair()
     names = [f"UniCAM, {n}" for n in ("published objective", "row maximum", "uniqueness", "recommended")]
