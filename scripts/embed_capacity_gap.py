@@ -1,4 +1,4 @@
-"""Embeds distillation runs with and without a teacher assistant for the capacity-gap tutorial.
+"""Embed distillation runs with and without a teacher assistant for the capacity-gap tutorial.
 
     for data in planted-cue fashion-mnist; do
       common="--data $data --teacher small_resnet24 --student small_resnet8 --folds 3 --limit 12000 --epochs 6
@@ -7,12 +7,13 @@
       captum-kd distill $common --technique response --technique attention --technique overhaul --out $data
       captum-kd distill $common --assistant small_resnet16 --out $data-assistant
     done
-    python scripts/embed_capacity_gap.py planted-cue planted-cue-assistant \\
+    PYTHONPATH=tutorials python scripts/embed_capacity_gap.py planted-cue planted-cue-assistant \\
       fashion-mnist fashion-mnist-assistant
 
-Writes to the tutorials' data folder ``capacity_gap.safetensors``, the planted-cue models (the base model, the
-student with and without assistant of each fold, one teacher), and ``capacity_gap.json``: the records of all
-four runs, and how far the rounded models are from those that were trained.
+It writes two files to the tutorials' data folder. ``capacity_gap.safetensors`` holds the planted-cue models:
+the base model and the student with and without assistant of each fold, and one teacher.
+``capacity_gap.json`` holds the records of all four runs, and how far the rounded models are from those that
+were trained.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ RunFolder = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.argument("fashion", type=RunFolder)
 @click.argument("fashion_assistant", type=RunFolder)
 def main(planted: Path, planted_assistant: Path, fashion: Path, fashion_assistant: Path) -> None:
-    """Embeds the four runs in the given folders."""
+    """Embed the runs in four folders: of each data set, without and with assistant."""
     sources = {
         "base": (planted, "base", FOLDS),
         "direct": (planted, f"student-{TECHNIQUE}", FOLDS),
@@ -93,7 +94,7 @@ def main(planted: Path, planted_assistant: Path, fashion: Path, fashion_assistan
 def rounding_changes(
     width: int, weights: dict[str, Tensor], again: dict[str, Tensor], images: Tensor
 ) -> tuple[float, float]:
-    """Share of predictions that rounding changes, and the smallest dCor of a layer before and after."""
+    """The share of predictions that rounding changes, and the smallest dCor of a layer before and after."""
     before, after = (small_resnet(width, len(FASHION_MNIST_CLASSES)).eval() for _ in range(2))
     before.load_state_dict(weights)
     after.load_state_dict(again)
@@ -107,7 +108,7 @@ def rounding_changes(
 
 
 def without_the_rest(record: dict[str, Any]) -> dict[str, Any]:
-    """A run's record without learning curves, other techniques, and the folder it was in."""
+    """A run's record without learning curves, other techniques and the name of its folder."""
     stages = [
         {key: value for key, value in stage.items() if key != "epochs"}
         for stage in record["stages"]

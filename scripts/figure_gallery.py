@@ -1,4 +1,4 @@
-"""Draws every figure of the package from the demo's embedded models, as PNG.
+"""Draw every figure of the package from the demo's embedded models, as PNG.
 
 python scripts/figure_gallery.py OUT
 """
@@ -28,9 +28,9 @@ IMAGES_OF_LAYERS = (1, 2)
 
 @click.command()
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--dpi", default=78, show_default=True)
+@click.option("--dpi", default=78, show_default=True, help="Resolution of the figures.")
 def main(out: Path, dpi: int) -> None:
-    """Writes the figures to the folder OUT."""
+    """Write the figures to the folder OUT."""
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures():
         path = out / f"{name}.png"
@@ -39,7 +39,7 @@ def main(out: Path, dpi: int) -> None:
 
 
 def figures() -> Iterator[tuple[str, Figure]]:
-    """Every figure, named."""
+    """Every figure, with its name."""
     models, planted = load_demo_models(), load_demo_images()
     stages = models.training["stages"]
     curves = {s["name"]: [[epoch["validation_accuracy"] for epoch in s["epochs"]]] for s in stages}

@@ -1,29 +1,29 @@
-"""Do the intervals of distance correlation hold the truth as often as they say?
+"""Measure how often the intervals of distance correlation cover the truth.
 
     python scripts/interval_coverage.py [--trials 2000] [--resamples 20] [--out FILE]
 
-For data whose dependence is known, prints how often a nominal 95 % interval holds the true distance
-correlation: 0 for independent data, otherwise the mean of 30 sets of 1,500 samples, or for the biased
-estimator its mean over the trials, since what it estimates depends on n. Beside `confidence_interval` for
-comparison:
+For data whose dependence is known, it prints how often a nominal 95 % interval covers the true distance
+correlation. The truth is 0 for independent data, and otherwise the mean over 30 sets of 1,500 samples. For
+the biased estimator it is the mean over the trials, since what it estimates depends on n. Two other intervals
+are compared with `confidence_interval`:
 
 - jackknife: plus and minus 1.96 standard errors from leaving out each sample once, uncorrected.
 - bootstrap: percentiles of samples drawn with replacement, which repeats samples.
 
 The data:
 
-- FSS-like: Gaussian pairs of 5 features, or of one, that correlate by rho.
-- RS-like: 16 features that follow one of 10 classes weakly, and one-hot labels; the same with a third
-  variable taken out ("given").
-- log-normal: a heavy tail in one feature, correlated by 0.7 before the exponential.
-- networks: layer 4 of the demo's student and base model, labels of the items, 6 drawings of 512 items.
+- 5 features, 1 feature: pairs of Gaussian features with correlation rho, as for FSS.
+- classes: 16 features that weakly follow one of 10 classes, and one-hot labels, as for RS.
+- given: pairs of 5 Gaussian features, from which a third variable is taken out.
+- log-normal: one heavy-tailed feature, with correlation 0.7 before the exponential.
+- networks: layer 4 of the demo's student and base model, the labels of the items, 6 drawings of 512 items.
 
-The interval was chosen by looking at all of these. The others it has not seen:
+The interval was chosen by looking at all of these, but not at the following:
 
-- circle: two features of points on a noisy circle, which depend on each other but do not correlate.
-- Student's t: 5 features of a t distribution with 4 degrees of freedom, correlated by 0.7.
-- 40 features: Gaussian, correlated by 0.5.
-- layer 2: the networks' features of that layer.
+- circle: the two coordinates of points on a noisy circle, which depend on each other but do not correlate.
+- Student's t: 5 features of a t distribution with 4 degrees of freedom, with correlation 0.7.
+- 40 features: Gaussian, with correlation 0.5.
+- layer 2: the networks' features at that layer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ INTERVALS = ("confidence_interval", "jackknife", "bootstrap")
 
 
 class Case(NamedTuple):
-    """Data, as distances of two variables and perhaps a given one, and the estimator."""
+    """A function that draws two variables and perhaps a given one, and the estimator."""
 
     draw: Draw
     estimator: Estimator = "unbiased"
@@ -69,7 +69,7 @@ def correlated(rho: float, size: int) -> Draw:
 
 
 def classes(n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    # The means of the classes are the same for every set: one draw with a seed of its own.
+    # The means of the classes are the same for every set, so they have their own seed.
     means = torch.randn(10, 16, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(10, (n,), generator=generator)
     x = 0.7 * means[labels] + torch.randn(n, 16, generator=generator)
@@ -155,7 +155,7 @@ def statistic(d: tuple[Tensor, ...], estimator: Estimator) -> Tensor:
 def intervals(
     d: tuple[Tensor, ...], estimator: Estimator, resamples: int, generator: torch.Generator
 ) -> tuple[float, list[tuple[float, float]]]:
-    """The estimate and all intervals."""
+    """The estimate, and the ends of all intervals."""
     n = len(d[0])
     found = confidence_interval_from_distances(*d, estimator=estimator)
     estimate = found.estimate.item()
@@ -177,7 +177,7 @@ def centred(d: Tensor, estimator: Estimator) -> Tensor:
 def coverage(
     case: Case, n: int, truth: float, trials: int, resamples: int, generator: torch.Generator
 ) -> tuple[float, list[tuple[float, float]]]:
-    """The truth, and for each kind of interval its coverage and its mean half-width."""
+    """The truth, and the coverage and mean half-width of each kind of interval."""
     runs = [
         intervals(distances(case, n, generator), case.estimator, resamples, generator)
         for _ in tqdm(range(trials), leave=False, disable=None)
@@ -191,19 +191,33 @@ def coverage(
 
 
 @click.command()
-@click.option("--trials", default=2000, show_default=True)
-@click.option("--resamples", default=20, show_default=True)
-@click.option("--size", "sizes", multiple=True, default=[16, 32, 64, 128], show_default=True)
-@click.option("--case", "cases", multiple=True, type=click.Choice(tuple(CASES)), help="Default: all.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--trials", default=2000, show_default=True, help="Number of sets for each case and size.")
+@click.option("--resamples", default=20, show_default=True, help="Number of bootstrap samples.")
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    default=[16, 32, 64, 128],
+    show_default=True,
+    help="Samples in a set; repeat the option for several.",
+)
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    type=click.Choice(tuple(CASES)),
+    help="Data to draw; repeat the option for several.  [default: all]",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the data.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Markdown file for the table.")
 def main(
     trials: int, resamples: int, sizes: tuple[int, ...], cases: tuple[str, ...], seed: int, out: Path | None
 ) -> None:
+    """Print the coverage of every case and size, and write it as a table."""
     torch.set_num_threads(1)
     lines = []
     for name in cases or CASES:
-        # Of each case its own, so that it gives the same alone.
+        # Each case has its own generator, so that it gives the same if it runs alone.
         case, generator = CASES[name], torch.Generator().manual_seed(seed)
         large = [statistic(distances(case, 1500, generator), case.estimator).item() for _ in range(30)]
         truth = 0.0 if case.independent else sum(large) / len(large)
@@ -214,8 +228,7 @@ def main(
             lines.append((f"{name}, n = {n}", cells))
             click.echo(" | ".join([lines[-1][0], *(f"{c.value} {c.note}" for c in cells)]))
     caption = (
-        f"How often a nominal 95 % interval holds the truth, in {trials} trials (in brackets its mean "
-        "half-width)"
+        f"How often a nominal 95 % interval covers the truth in {trials} trials (mean half-width in brackets)"
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

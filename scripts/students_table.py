@@ -1,4 +1,4 @@
-"""Prints the models of distillation runs as a Markdown table: mean and standard deviation over folds.
+"""Print the models of distillation runs as Markdown tables: mean and standard deviation over folds.
 
 python scripts/students_table.py RUN [RUN ...]
 """
@@ -19,7 +19,7 @@ from captum_kd.report.tables import Cell, Table
     "runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 def main(runs: tuple[Path, ...]) -> None:
-    """Prints one table per run."""
+    """Print one table for each of the folders RUNS."""
     for run in runs:
         record = read_run(run)
         stages, data = record["stages"], record["data"]

@@ -1,12 +1,13 @@
-"""What UniCAM costs: all four ResNet-50 stages, both directions, against two plain forward passes.
+"""Measure what UniCAM costs for all four stages of a ResNet-50 pair, against two plain forward passes.
 
     python scripts/unicam_cost.py [--samples 16] [--size 224] [--repeats 5] [--device cpu]
 
-Prints the median ratio of the time of ``attribute_all`` to that of the two plain forward passes: of the
-constructor's maps, which have a closed form; of the same maps by autograd through ``torch.cdist`` (one pass
-of both models for each layer and direction); and of ``UniCAM.recommended``, which traces deep features back
-to the layers. Also how far the closed form's maps and autograd's differ, and the peak memory of each above
-the loaded models. Every repeat times all of them in turn, so the ratios hold when the machine's speed drifts.
+It prints the median ratio of the time of ``attribute_all``, which makes the maps of both directions, to that
+of the two forward passes: for the constructor's maps, which have a closed form; for the same maps by autograd
+through ``torch.cdist`` (one pass of both models for each layer and direction); and for
+``UniCAM.recommended``, which traces deep features back to the layers. It also prints how far the maps of the
+closed form and of autograd differ, and the peak memory of each method above the loaded models. Every repeat
+times all methods in turn, so the ratios are robust if the machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def clock(function: Callable[..., object], *arguments: object) -> float:
 
 
 def peak_above_models(method: str, samples: int, size: int, device: str) -> float:
-    """Peak memory in MiB above the loaded models and images, in a fresh process."""
+    """The peak memory above the loaded models and images in MiB, measured in a fresh process."""
     command = [
         sys.executable,
         __file__,
@@ -100,7 +101,7 @@ def peak_above_models(method: str, samples: int, size: int, device: str) -> floa
 
 
 def memory(device: str, peak: bool) -> float:
-    """Memory of this process in MiB; without ``peak`` that of now, from which the next peak is taken."""
+    """The memory of this process in MiB: its peak, or its present use, after which a new peak begins."""
     if device != "cpu":
         if not peak:
             torch.cuda.reset_peak_memory_stats()
@@ -113,19 +114,20 @@ def memory(device: str, peak: bool) -> float:
 
 
 @click.command()
-@click.option("--samples", default=16, show_default=True)
+@click.option("--samples", default=16, show_default=True, help="Number of images.")
 @click.option("--size", default=224, show_default=True, help="Side of the images in pixels.")
-@click.option("--repeats", default=5, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--repeats", default=5, show_default=True, help="How often each method is timed.")
+@click.option("--device", default="cpu", show_default=True, help="Device of models and images.")
 @click.option("--memory-of", type=click.Choice(list(METHODS)), hidden=True)
 def main(samples: int, size: int, repeats: int, device: str, memory_of: str | None) -> None:
+    """Time the methods, and measure their memory."""
     student, base = models(device)
     images = torch.randn(samples, 3, size, size, generator=torch.Generator().manual_seed(1)).to(device)
     target = torch.arange(samples, device=device) % 5
     arguments = (student, base, images, target)
     if memory_of:
         with torch.no_grad():
-            student(images[:1])  # what the libraries keep for themselves is no cost of the method
+            student(images[:1])  # so that memory the libraries keep is not counted
         before = memory(device, peak=False)
         METHODS[memory_of](*arguments)
         print(memory(device, peak=True) - before)

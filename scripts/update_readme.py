@@ -1,4 +1,4 @@
-"""Put a demo's output into the README: its figure, and its tables between the markers.
+"""Put a demo's output into the repository: its tables into the README, its figures and numbers into docs.
 
 captum-kd demo --out captum-kd-demo && python scripts/update_readme.py captum-kd-demo
 """
@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
+    """Take tables, figures and numbers from FOLDER, which captum-kd demo wrote."""
     readme = ROOT / "README.md"
     tables = (folder / "tables.md").read_text("utf-8").strip()
     block = f"<!-- demo -->\n{tables}\n<!-- /demo -->"

@@ -68,26 +68,29 @@ def test_correlations_without_samples_are_those_of_dcor(estimator: Any) -> None:
 
 
 @pytest.mark.parametrize(("estimator", "given"), KINDS)
-def test_variance_is_the_corrected_jackknife_of_the_textbook(estimator: Any, given: bool) -> None:
+@pytest.mark.parametrize("n", [12, 40])
+def test_variance_is_the_corrected_jackknife_of_the_textbook(estimator: Any, given: bool, n: int) -> None:
     """Efron and Stein (1981), written out over all pairs; the jackknife of those without each sample."""
-    matrices = distances(given)
+    matrices = distances(given, n)
 
     def jackknife(values: np.ndarray) -> float:
         return float((len(values) - 1) / len(values) * ((values - values.mean()) ** 2).sum())
 
     whole = by_hand(matrices, estimator)
-    one = np.array([by_hand(matrices, estimator, k) for k in range(N)])
-    two = {frozenset(p): by_hand(matrices, estimator, *p) for p in combinations(range(N), 2)}
+    one = np.array([by_hand(matrices, estimator, k) for k in range(n)])
+    two = {frozenset(p): by_hand(matrices, estimator, *p) for p in combinations(range(n), 2)}
     q = np.array(
         [
-            N * whole - (N - 1) * (one[i] + one[j]) + (N - 2) * two[frozenset((i, j))]
-            for i, j in combinations(range(N), 2)
+            n * whole - (n - 1) * (one[i] + one[j]) + (n - 2) * two[frozenset((i, j))]
+            for i, j in combinations(range(n), 2)
         ]
     )
-    plain, correction = jackknife(one), ((q - q.mean()) ** 2).sum() / (N * (N - 1))
+    plain, correction = jackknife(one), ((q - q.mean()) ** 2).sum() / (n * (n - 1))
+    # At 12 samples the correction would exceed half of the variance; at 40 all of it counts.
+    assert (correction > plain / 2) == (n == 12)
     variance = max(plain - correction, plain / 2)
     without = np.array(
-        [jackknife(np.array([two[frozenset((i, j))] for j in range(N) if j != i])) for i in range(N)]
+        [jackknife(np.array([two[frozenset((i, j))] for j in range(n) if j != i])) for i in range(n)]
     )
     slope = np.polyfit(one, without, 1)[0]
     found = leave_out(*matrices, estimator=estimator)
