@@ -1,10 +1,14 @@
-"""Which tests are slow. Single slow tests elsewhere are marked where they stand."""
+"""One thread for all libraries, and which tests are slow. Single slow tests are marked where they stand."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# dcor imports numba, which gives OpenMP, and so torch, a thread per core again, whatever OMP_NUM_THREADS is.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 TESTS = Path(__file__).parent
 # They train networks or run commands from end to end.

@@ -86,8 +86,8 @@ def judge(name: str, model: nn.Module, images: HeldOut) -> ModelTruth:
         images: The held-out images; probes are fitted on ``fitted``, and all is measured on ``judged``.
     """
     judged = images.judged
-    predicted, features = _run(model, judged)
-    _, fit_features = _run(model, images.fitted)
+    predicted, features = predictions_and_features(model, judged)
+    _, fit_features = predictions_and_features(model, images.fitted)
 
     def share(hits: Tensor) -> float:
         return hits.double().mean().item()
@@ -104,17 +104,30 @@ def judge(name: str, model: nn.Module, images: HeldOut) -> ModelTruth:
         name,
         share(predicted == judged.labels),
         share(predicted == judged.cues),
-        share(predicted != _run(model, images.without_item)[0]),
-        share(predicted != _run(model, images.without_cue)[0]),
+        share(predicted != predictions_and_features(model, images.without_item)[0]),
+        share(predicted != predictions_and_features(model, images.without_cue)[0]),
         len(predicted),
         probes,
     )
 
 
-def _run(model: nn.Module, planted: PlantedCues) -> tuple[Tensor, list[Tensor]]:
-    """The predicted classes, and the globally pooled features of each layer."""
+def predictions_and_features(
+    model: nn.Module, planted: PlantedCues, batch_size: int = 256
+) -> tuple[Tensor, list[Tensor]]:
+    """Run a model on planted-cue images.
+
+    Args:
+        model: The model, in evaluation mode.
+        planted: The images.
+        batch_size: The number of images at a time.
+
+    Returns:
+        The predicted classes ``(n,)``, and the globally pooled features ``(n, c)`` of each layer.
+    """
     layers = [model.get_submodule(name) for name in default_layers(model)]
-    found = [layer_activations(model, layers, normalise(images)) for images in planted.images.split(256)]
+    found = [
+        layer_activations(model, layers, normalise(images)) for images in planted.images.split(batch_size)
+    ]
     pooled = [
         torch.cat([a.flatten(2).mean(2) for a in parts])
         for parts in zip(*(f.activations for f in found), strict=True)
