@@ -58,8 +58,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(captum|click|matplotlib|nn|numpy|torch|torchmetrics|torchvision)\..*"),
     ("py:.*", r"(collections\.abc|functools|numbers|os|typing)\..*"),
     ("py:class", r"Tensor|Module|Figure|LayerAttribution"),
-    # Names for unions and literals, which the text of each argument spells out.
-    ("py:class", r"Estimator|Maps|Pair|TwoMaps|captum_kd\.attr\.unicam\._Self"),
+    # Names for unions, literals and type variables, which the text of each argument spells out.
+    ("py:class", r"Estimator|Maps|TwoMaps|captum_kd\.models\.side\.Model"),
 ]
 
 
