@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +174,12 @@ def distill(out: Path, root: Path, **options: Any) -> None:
     If interrupted, the same command resumes where it left off.
     """
     hint = f"Finished models and epochs are intact in {out}; the same command resumes."
-    with explained_errors(hint):
+    with explained_errors(hint), _warnings_as_lines():
         from captum_kd.distill.recipe import Recipe
         from captum_kd.distill.stages import run_recipe
         from captum_kd.distill.training import TrainingSettings
 
-        options["weights"] = dict(_weight(text) for text in options["weights"])
+        options["weights"] = _weights(options["weights"])
         names = TrainingSettings.__dataclass_fields__
         training = TrainingSettings(**{k: options.pop(k) for k in list(options) if k in names})
         record = run_recipe(Recipe(training=training, **options), out, root=root, report=click.echo)
@@ -184,6 +187,17 @@ def distill(out: Path, root: Path, **options: Any) -> None:
     for stage in record["stages"]:
         accuracies.setdefault(stage["name"], []).append(stage["test"]["accuracy"])
     click.echo(f"\n{_summary(accuracies)}\n\nExplain it:  {record['explain']}")
+
+
+def _weights(texts: Sequence[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for technique, number in map(_weight, texts):
+        if technique in weights:
+            raise ValueError(
+                f"--weight names {technique} twice: {', '.join(texts)}. Give each technique once."
+            )
+        weights[technique] = number
+    return weights
 
 
 def _weight(text: str) -> tuple[str, float]:
@@ -201,3 +215,19 @@ def _summary(accuracies: dict[str, list[float]]) -> str:
         spread = f" +- {statistics.stdev(values):.4f} over {len(values)} folds" if len(values) > 1 else ""
         lines.append(f"  {name:24s}{statistics.mean(values):.4f}{spread}")
     return "\n".join(lines)
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show warnings to users as lines, without the place in the code that they come from."""
+    with warnings.catch_warnings():
+        otherwise = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if category is UserWarning:
+                click.echo(f"Warning: {message}", err=True)
+            else:
+                otherwise(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield

@@ -35,7 +35,8 @@ class Guidance(nn.Module):
         temperature: Temperature of "response"; None takes the default.
 
     Raises:
-        ValueError: The technique is unknown, the lists differ in length, a layer is not in its model, the
+        ValueError: The technique is unknown, the lists differ in length, a number is out of range, a
+            temperature is given for another technique than "response", a layer is not in its model, the
             shapes of layers cannot be matched, or the teacher has other classes than the student.
 
     Example:
@@ -68,6 +69,8 @@ class Guidance(nn.Module):
                 f"Student and teacher need the same number of layers, got {list(layers)} and "
                 f"{list(teacher_layers)}."
             )
+        if temperature is not None and technique != "response":
+            raise ValueError(f"temperature is for 'response', but the technique is {technique!r}.")
         # In a tuple, so that the teacher's weights are neither trained nor saved with the student.
         self._teacher = (teacher.eval().requires_grad_(False),)
         self.technique = technique
@@ -98,8 +101,10 @@ class Guidance(nn.Module):
         """Compute the loss of a batch, and the student's logits."""
         teacher = self._teacher[0].to(images.device)
         before_relu = self.technique == "overhaul"
+        # The student may be trained in another precision than the teacher's weights are in.
+        seen = images.to(next((p.dtype for p in teacher.parameters()), images.dtype))
         with torch.no_grad():
-            answers, theirs = run_with_features(teacher, images, self.teacher_layers, before_relu=before_relu)
+            answers, theirs = run_with_features(teacher, seen, self.teacher_layers, before_relu=before_relu)
         logits, features = run_with_features(student, images, self.layers, before_relu=before_relu)
         if self.technique == "response":
             loss: Tensor = self.loss(logits, answers, target)

@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from captum_kd.datasets.dataset import ImageData
 from captum_kd.datasets.load import class_splits, load_data
+from captum_kd.distill.damage import digest_of_text
 from captum_kd.distill.guidance import Guidance
-from captum_kd.distill.recipe import Recipe, Stage, stages
+from captum_kd.distill.preflight import check_plan, example_of
+from captum_kd.distill.recipe import Recipe, Stage, guidance_of, stages
 from captum_kd.distill.run_folder import (
-    SPLITS_FILE,
+    Finished,
     RunRecord,
-    StageRecord,
+    check_same_data,
     check_same_run,
     finish_stage,
-    finished_stage,
+    finished_stages,
+    load_model,
+    run_identity,
+    set_aside_stage,
     start_run,
     write_run,
 )
-from captum_kd.distill.training import TrainingSettings, predictions, train_classifier
-from captum_kd.models.architectures import build_classifier, default_layers
+from captum_kd.distill.training import TrainingSettings, check_trainer, predictions, train_classifier
+from captum_kd.models.architectures import build_classifier
 from captum_kd.models.checkpoints import load_weights
-
-_EXAMPLES = 4  # images that a feature loss learns its shapes from
 
 
 def run_recipe(
     recipe: Recipe, folder: Path, *, root: Path = Path("data"), report: Callable[[str], None] = print
 ) -> RunRecord:
     """Train every model of a recipe; if an earlier call was stopped, resume where it left off.
+
+    Everything is checked before anything is written or trained. Files of an earlier call that are damaged are
+    set aside with a warning, and what they held is made again.
 
     Args:
         recipe: What to train.
@@ -48,10 +53,12 @@ def run_recipe(
         The contents of ``run.json``.
 
     Raises:
-        ValueError: The recipe or the data set is bad, or the folder holds something other than this run.
+        ValueError: The recipe or the data set is bad, the folder holds something other than this run, or a
+            training diverges.
         OSError: The folder cannot be written; finished models and epochs are intact.
     """
     check_same_run(folder, recipe)
+    check_trainer(recipe.training)
     for architecture in dict.fromkeys([recipe.teacher, recipe.student, *recipe.assistants]):
         build_classifier(architecture, 2)  # an unknown name fails before anything is loaded or trained
     data = load_data(
@@ -64,36 +71,52 @@ def run_recipe(
         augment=recipe.augment,
     )
     splits = class_splits(data.labels, recipe.folds, recipe.seed, data.class_names)
-    start_run(folder, recipe, data)
-    if not (folder / SPLITS_FILE).exists():
-        parts = {
-            f"fold{i}.{part}": indices
-            for i, split in enumerate(splits, start=1)
-            for part, indices in zip(("train", "validation"), split, strict=True)
-        }
-        save_file(parts, folder / SPLITS_FILE)
-    for stage in stages(recipe):
-        record = finished_stage(folder, stage)
-        if record is None:
-            record = _train_stage(recipe, stage, data, splits[stage.fold - 1], folder)
-            write_run(folder, recipe, data)
+    plan, run = list(stages(recipe)), run_identity(recipe, data, splits)
+    found = finished_stages(folder, plan, len(data.class_names), run)
+    check_same_data(folder, data, found)
+    check_plan(recipe, data, splits, [stage for stage in plan if not isinstance(found.get(stage), Finished)])
+    finished = start_run(folder, recipe, data, splits, found)
+    for stage in plan:
+        teacher = _teacher_of(stage, finished)
+        done = finished.get(stage)
+        if done is not None and done.teacher not in (teacher, None):
+            set_aside_stage(folder, stage, f"{stage.name} of fold {stage.fold} had another {stage.taught_by}")
+            done = None
+        if done is None:
+            done = _train_stage(recipe, stage, data, splits[stage.fold - 1], folder, run, teacher)
+            finished[stage] = done
+            write_run(folder, recipe, data, [finished[s].record for s in plan if s in finished])
         report(
             f"fold {stage.fold}, {stage.name} ({stage.architecture}): test accuracy "
-            f"{record['test']['accuracy']:.4f}"
+            f"{done.record['test']['accuracy']:.4f}"
         )
-    return write_run(folder, recipe, data)
+    return write_run(folder, recipe, data, [finished[stage].record for stage in plan])
 
 
 def load_stage(folder: Path, fold: int, name: str, architecture: str, num_classes: int) -> nn.Module:
-    """Load a finished model of a run, in evaluation mode."""
-    model = build_classifier(architecture, num_classes)
-    load_weights(model, folder / f"fold{fold}" / name / "model.safetensors")
-    return model.eval()
+    """Load a finished model of a run, in evaluation mode.
+
+    Raises:
+        ValueError: It is missing or damaged, or does not fit the architecture.
+    """
+    return load_model(folder / f"fold{fold}" / name, architecture, num_classes)
+
+
+def _teacher_of(stage: Stage, finished: Mapping[Stage, Finished]) -> str:
+    """The digest of the weights of a stage's teacher, which is finished; empty if it has none."""
+    taught_by = (stage.fold, stage.taught_by)
+    return next((done.weights for s, done in finished.items() if (s.fold, s.name) == taught_by), "")
 
 
 def _train_stage(
-    recipe: Recipe, stage: Stage, data: ImageData, split: tuple[Tensor, Tensor], folder: Path
-) -> StageRecord:
+    recipe: Recipe,
+    stage: Stage,
+    data: ImageData,
+    split: tuple[Tensor, Tensor],
+    folder: Path,
+    run: str,
+    teacher: str,
+) -> Finished:
     num_classes = len(data.class_names)
     seed = _stage_seed(recipe.seed, stage)
     torch.manual_seed(seed)
@@ -115,9 +138,10 @@ def _train_stage(
             guidance=_guidance(recipe, stage, data, model, folder),
             seed=seed,
             title=f"fold {stage.fold}, {stage.name}",
+            run=digest_of_text([run, stage, teacher]),
         )
     test = _test(model, data, recipe.training)
-    return finish_stage(folder, stage, model, num_classes, history, test)
+    return finish_stage(folder, stage, model, num_classes, history, test, run=run, teacher=teacher)
 
 
 def _guidance(
@@ -127,24 +151,7 @@ def _guidance(
         return None
     taught_by = next(s for s in stages(recipe) if s.name == stage.taught_by)
     teacher = load_stage(folder, stage.fold, taught_by.name, taught_by.architecture, len(data.class_names))
-    layers: Sequence[str] = ()
-    teacher_layers: Sequence[str] = ()
-    if stage.technique != "response":
-        own = recipe.layers if stage.name.startswith("student") else recipe.teacher_layers
-        layers, teacher_layers = (
-            named or default_layers(m) for named, m in ((own, model), (recipe.teacher_layers, teacher))
-        )
-    example = torch.stack([data.plain[i][0] for i in range(_EXAMPLES)])
-    return Guidance(
-        stage.technique,
-        model,
-        teacher,
-        layers,
-        teacher_layers,
-        example,
-        weight=recipe.weights.get(stage.technique),
-        temperature=recipe.temperature if stage.technique == "response" else None,
-    )
+    return guidance_of(recipe, stage, model, teacher, example_of(data))
 
 
 def _test(model: nn.Module, data: ImageData, settings: TrainingSettings) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,18 +15,23 @@ import torch
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessRaisedException
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from captum_kd._warn import warn
+from captum_kd.distill.damage import is_stray, not_finite, set_aside
 from captum_kd.distill.guidance import Guidance
+from captum_kd.distill.numbers import check_number
+from captum_kd.distill.resume import RESUME_FILE, WholeCheckpoints, resume_problem
 
 LabelledImages = Dataset[tuple[Tensor, int]]
 Optimizer = Literal["sgd", "adamw"]
 LearningRateSchedule = Literal["constant", "cosine", "one-cycle"]
-RESUME_FILE = "resume.ckpt"
 # Steps of one epoch; enough that epochs of one run never share a seed with those of the next.
 _SEEDS_PER_RUN = 10_000
 
@@ -69,13 +75,27 @@ class TrainingSettings:
         for name, words in (("optimizer", get_args(Optimizer)), ("schedule", get_args(LearningRateSchedule))):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} must be one of {words}, got {getattr(self, name)!r}.")
-        for name in ("epochs", "devices"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2 (BatchNorm needs them), got {self.batch_size}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        for name, least in (("epochs", 1), ("devices", 1), ("workers", 0)):
+            check_number(name, getattr(self, name), least=least, whole=True)
+        check_number("batch_size", self.batch_size, least=2, whole=True, why="BatchNorm needs them")
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("momentum", self.momentum, least=0, below=1)
+        check_number("weight_decay", self.weight_decay, least=0)
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError(
+                "nesterov is for optimizer='sgd' with a momentum above 0, got "
+                f"optimizer={self.optimizer!r} and momentum={self.momentum} (--nesterov)."
+            )
+        default = type(self).momentum
+        if (self.optimizer, self.schedule) == ("sgd", "one-cycle") and self.momentum != default:
+            warn(
+                f"momentum={self.momentum} is not used: with schedule='one-cycle' the momentum runs between "
+                "0.85 and 0.95. Choose another schedule (--schedule), or leave the momentum out (--momentum)."
+            )
+
+
+class TrainingDivergedError(ValueError):
+    """The loss, the outputs or the weights of a training are no longer finite."""
 
 
 class EpochLoader(DataLoader[tuple[Tensor, int]]):
@@ -103,6 +123,8 @@ class ClassifierTraining(LightningModule):
         guidance: What a teacher adds to the loss; None for cross-entropy alone.
         seed: Seed of the first epoch. Every epoch sets its own, so that a resumed run draws what an
             uninterrupted one would have drawn.
+        title: What messages call the model.
+        run: The identity of this training, which its checkpoints hold.
 
     Attributes:
         history: One record per epoch: training loss and accuracy, validation accuracy.
@@ -115,9 +137,13 @@ class ClassifierTraining(LightningModule):
         settings: TrainingSettings,
         guidance: Guidance | None = None,
         seed: int = 0,
+        title: str = "",
+        run: str = "",
     ) -> None:
         super().__init__()
         self.model = model
+        self.title = title
+        self.run = run
         self.settings = settings
         self.guidance = guidance
         self.seed = seed
@@ -136,6 +162,8 @@ class ClassifierTraining(LightningModule):
             loss = F.cross_entropy(logits, target)
         else:
             loss, logits = self.guidance(self.model, images, target)
+        if not loss.detach().isfinite():
+            raise self._diverged(f"at step {batch_index + 1}", f"the loss is {loss.item()}")
         self.train_loss.update(loss.detach(), len(target))
         self.train_accuracy.update(logits.detach(), target)
         self.log("train_loss", loss, prog_bar=True)
@@ -143,7 +171,10 @@ class ClassifierTraining(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         images, target = batch
-        self.validation_accuracy.update(self.model(images), target)
+        logits = self.model(images)
+        if not logits.isfinite().all():
+            raise self._diverged("in validation", "outputs are NaN or infinite")
+        self.validation_accuracy.update(logits, target)
         self.log("validation_accuracy", self.validation_accuracy, prog_bar=True)
 
     def seed_epoch(self) -> None:
@@ -152,6 +183,9 @@ class ClassifierTraining(LightningModule):
         seed_everything(self.seed + len(self.history), verbose=False)
 
     def on_train_epoch_end(self) -> None:
+        # Before the checkpoint of this epoch is written, so that no training goes on from such weights.
+        if names := not_finite(self.state_dict()):
+            raise self._diverged("at its end", f"weights are NaN or infinite ({', '.join(names[:3])})")
         record = {
             "train_loss": self.train_loss.compute().item(),
             "train_accuracy": self.train_accuracy.compute().item(),
@@ -163,6 +197,7 @@ class ClassifierTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
+        checkpoint["run"] = self.run
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
@@ -186,6 +221,13 @@ class ClassifierTraining(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _diverged(self, when: str, what: str) -> TrainingDivergedError:
+        return TrainingDivergedError(
+            f"The training of {self.title or 'the model'} diverged in epoch {len(self.history) + 1}, {when}: "
+            f"{what}. Use a smaller learning rate (--learning-rate) or weight of the teacher (--weight), and "
+            "another folder (--out) where this one holds trained models."
+        )
+
 
 def train_classifier(
     model: nn.Module,
@@ -198,10 +240,13 @@ def train_classifier(
     guidance: Guidance | None = None,
     seed: int = 0,
     title: str = "",
+    run: str = "",
 ) -> list[dict[str, float]]:
     """Train a classifier in place; if ``folder`` holds a stopped training, resume after its last epoch.
 
     The model of the last epoch is kept: nothing is selected, so nothing can be selected on the wrong data.
+    A ``resume.ckpt`` that is damaged, or of another ``run``, is set aside with a warning, and the training
+    starts again.
 
     Args:
         model: The model. Its weights are made contiguous.
@@ -212,14 +257,27 @@ def train_classifier(
         folder: Folder for ``resume.ckpt``, which is rewritten after every epoch, and for the logs.
         guidance: What a teacher adds to the loss; None for cross-entropy alone.
         seed: Seed of shuffling and augmentation.
-        title: Text that is shown with the progress.
+        title: What progress and messages call the model.
+        run: A text that is the same only for trainings that may go on from each other's checkpoints.
 
     Returns:
         One record per epoch.
+
+    Raises:
+        TrainingDivergedError: The loss, the outputs or the weights became NaN or infinite.
     """
     first_seed = seed * _SEEDS_PER_RUN % (2**32 - _SEEDS_PER_RUN)  # NumPy takes no seed beyond 32 bits
     model.to(memory_format=torch.contiguous_format)  # see training_step
-    module = ClassifierTraining(model, num_classes, settings, guidance, first_seed)
+    module = ClassifierTraining(model, num_classes, settings, guidance, first_seed, title, run)
+    for stray in [path for path in folder.glob(".*") if is_stray(path, [RESUME_FILE])]:
+        stray.unlink()
+    resume = folder / RESUME_FILE
+    if resume.exists() and (problem := resume_problem(resume, module.state_dict(), run)):
+        set_aside(
+            [resume],
+            f"{resume} cannot be resumed from: {problem}",
+            f"the training of {title or 'the model'} starts again",
+        )
     checkpoint = ModelCheckpoint(
         dirpath=folder,
         filename=Path(RESUME_FILE).stem,
@@ -227,41 +285,35 @@ def train_classifier(
         enable_version_counter=False,
     )
     watched = sys.stdout.isatty()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = Trainer(
-        max_epochs=settings.epochs,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        # Spawned processes end with a training, of which a run has many. Lightning returns the weights.
-        strategy="ddp_spawn" if settings.devices > 1 else "auto",
-        precision=settings.precision,  # type: ignore[arg-type]
+    trainer = _trainer(
+        settings,
         callbacks=[checkpoint, *([_TitledProgressBar(title)] if watched else [])],
         enable_progress_bar=watched,
         logger=CSVLogger(folder, name="logs"),
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        log_every_n_steps=1,
+        plugins=[WholeCheckpoints()],
     )
     loading: dict[str, Any] = {"batch_size": settings.batch_size, "num_workers": settings.workers}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*isinstance.treespec.*")
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-        resume = folder / RESUME_FILE
-        trainer.fit(
-            module,
-            # A last batch of one image would stop BatchNorm.
-            EpochLoader(
-                train,
-                seed_epoch=module.seed_epoch,
-                shuffle=True,
-                drop_last=len(train) >= settings.batch_size,  # type: ignore[arg-type]
-                **loading,
-            ),
-            DataLoader(validation, **loading),
-            ckpt_path=resume if resume.exists() else None,
-            weights_only=True,
-        )
+        try:
+            trainer.fit(
+                module,
+                EpochLoader(
+                    train,
+                    seed_epoch=module.seed_epoch,
+                    shuffle=True,
+                    # A last batch of one image would stop BatchNorm.
+                    drop_last=images_per_device(len(train), settings) >= settings.batch_size,  # type: ignore[arg-type]
+                    **loading,
+                ),
+                DataLoader(validation, **loading),
+                ckpt_path=resume if resume.exists() else None,
+                weights_only=True,
+            )
+        except ProcessRaisedException as error:
+            raise _error_of_process(error) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     model.eval()
@@ -270,12 +322,66 @@ def train_classifier(
     return history
 
 
+def images_per_device(images: int, settings: TrainingSettings) -> int:
+    """How many of the training images each device sees in an epoch."""
+    return -(-images // settings.devices)
+
+
+def check_trainer(settings: TrainingSettings) -> None:
+    """Raise a ValueError unless Lightning has the precision, the accelerator and the devices."""
+    try:
+        _trainer(settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Lightning cannot train with --precision {settings.precision}, --accelerator "
+            f"{settings.accelerator} and --devices {settings.devices} here: {error}"
+        ) from error
+
+
 def predictions(model: nn.Module, data: LabelledImages, settings: TrainingSettings) -> Tensor:
-    """Return the class that a model predicts for each image, int64 ``(n,)`` on the CPU."""
-    device = next(model.parameters()).device
+    """Return the class that a model predicts for each image, int64 ``(n,)`` on the CPU.
+
+    Raises:
+        ValueError: An output is NaN or infinite, so that its largest one means nothing.
+    """
+    weights = next(model.parameters())
     loader = DataLoader(data, batch_size=max(settings.batch_size, 128), num_workers=settings.workers)
+    found = []
     with torch.inference_mode():
-        return torch.cat([model.eval()(images.to(device)).argmax(1).cpu() for images, _ in loader])
+        for images, _ in loader:
+            outputs = model.eval()(images.to(weights.device, weights.dtype))
+            if not outputs.isfinite().all():
+                raise ValueError(
+                    f"{type(model).__name__} gives NaN or infinite outputs, so it has no predictions. If its "
+                    "weights were loaded, load others; if they were trained, use a smaller learning rate."
+                )
+            found.append(outputs.argmax(1).cpu())
+    return torch.cat(found)
+
+
+def _trainer(settings: TrainingSettings, **options: Any) -> Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return Trainer(
+        max_epochs=settings.epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        # Spawned processes end with a training, of which a run has many. Lightning returns the weights.
+        strategy="ddp_spawn" if settings.devices > 1 else "auto",
+        precision=settings.precision,  # type: ignore[arg-type]
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        **options,
+    )
+
+
+def _error_of_process(error: ProcessRaisedException) -> Exception:
+    """The error of a spawned process as this one would have raised it, if users are to see its message."""
+    if found := re.search(r"TrainingDivergedError: (.+)", str(error)):
+        return TrainingDivergedError(found[1])
+    if found := re.search(r"^\w*Error: \[Errno (\d+)\] (.+)", str(error), re.M):
+        return OSError(int(found[1]), found[2])
+    return error
 
 
 class _TitledProgressBar(TQDMProgressBar):
