@@ -36,6 +36,8 @@ class ExplainedImages(NamedTuple):
         class_names: Names in the order of the class indices.
         name: Name of the data.
         skipped: Files that could not be read: ``{"file": ..., "reason": ...}``.
+        folder: The folder of images, whose sub-folders are classes or splits; None for other sources.
+        notes: Sentences for the report: what was decided about the images.
     """
 
     dataset: Dataset[tuple[Tensor, int]]
@@ -43,6 +45,8 @@ class ExplainedImages(NamedTuple):
     class_names: tuple[str, ...]
     name: str
     skipped: list[dict[str, str]]
+    folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 class _Listed(NamedTuple):
@@ -121,6 +125,7 @@ def find_images(
         listed.class_names,
         path.name or source,
         skipped,
+        path if path.is_dir() else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,12 @@ def parse_numbers(option: str, text: str, count: int) -> tuple[float, ...]:
             f"{option}: the models take images of {count} channel{'s' * (count > 1)}, so {count} "
             f"comma-separated number{'s are' if count > 1 else ' is'} needed; got {text!r}."
         )
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{option}: the numbers must be finite; got {text!r}.")
+    if option == "--std" and min(numbers) <= 0:
+        raise ValueError(
+            f"{option}: every number must be above 0, because images are divided by it; got {text!r}."
+        )
     return numbers
 
 
@@ -154,6 +161,8 @@ def choose_layers(option: str, model: nn.Module, named: Sequence[str]) -> list[s
     """
     try:
         for name in named:
+            if not name.strip():
+                raise ValueError("a layer's name is empty, which would be the whole model.")
             find_layer(model, name)
         return list(named) or default_layers(model)
     except ValueError as error:

@@ -119,11 +119,12 @@ def write_report(comparison: Comparison, out: Path) -> Path:
 
     Args:
         comparison: The comparison.
-        out: An existing folder.
+        out: The folder; it is made if need be.
 
     Returns:
         The path of the page.
     """
+    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "comparison.safetensors", comparison.save)
     texts = {"scores.csv": comparison.to_csv(), "scores.json": comparison.to_json()}
     texts["report.html"] = comparison.to_html()
