@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,24 @@ from click.core import ParameterSource
 
 from captum_kd.cli.errors import explained_errors
 from captum_kd.explain.options import ExplainOptions, ModelOptions
+from captum_kd.explain.out_folder import check_place, check_writable, default_folder
 
 NEEDED = ("students", "base", "architectures", "images")
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class _Folder(click.Path):
+    """A folder; an empty name is an error, not the working folder."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_FOLDER = _Folder()
 
 
 class _RecordedCommand(click.Command):
@@ -28,7 +44,7 @@ class _RecordedCommand(click.Command):
 
 
 @click.command(cls=_RecordedCommand)
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False)
+@click.argument("run", type=_Folder(), required=False)
 @click.option(
     "--student",
     "students",
@@ -50,8 +66,9 @@ class _RecordedCommand(click.Command):
     "architectures",
     multiple=True,
     metavar="ARCH",
-    help="Architecture of the student: a torchvision or timm name, or package.module:factory. With several "
-    "students, give one for all or one for each.",
+    help="Architecture of the student: a torchvision or timm name, or package.module:factory, whose code is "
+    "imported and run: name only code that you trust. With several students, give one for all or one for "
+    "each. With RUN: allow a factory that its run.json names; without this, no code of a run is run.",
 )
 @click.option(
     "--base-architecture",
@@ -222,16 +239,24 @@ def explain(ctx: click.Context, /, run: Path | None, out: Path | None, resume: b
         )
     own_models = {field.name: given.pop(field.name) for field in dataclasses.fields(ModelOptions)}
     typed = [name for name in own_models if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if run is not None and typed:
-        superfluous = ", ".join(_option(ctx, name) for name in typed)
-        raise click.UsageError(f"RUN brings its own models and images: leave out {superfluous}.")
-    folder = out or (Path("captum-kd-report") if run is None else run / "explain" / f"fold{given['fold']}")
-    with explained_errors(f"Could not write to {folder}; choose another folder with --out."):
-        folder.mkdir(parents=True, exist_ok=True)  # now, not after the work
+    superfluous = [_option(ctx, name) for name in typed if name != "architectures"]
+    if run is not None and superfluous:
+        raise click.UsageError(f"RUN brings its own models and images: leave out {', '.join(superfluous)}.")
     with explained_errors("Choose another folder with --out."):
+        if run is not None and not run.is_dir():
+            raise ValueError(f"There is no folder {run}.")
+        # Nothing is written before models, images and options are known to be good.
+        folder = out or default_folder(run, given["fold"])
+        check_writable(folder)
+        options = ExplainOptions(**given)
         source = ModelOptions(**own_models) if run is None else run
         try:
-            report, table = _explain(source, ExplainOptions(**given), folder, ctx.meta["typed"], resume)
+            report, table = _explain(
+                *(source, options, folder),
+                factories=own_models["architectures"],
+                command=ctx.meta["typed"],
+                resume=resume,
+            )
         except KeyboardInterrupt:
             message = f"\nStopped. Finished parts are kept in {folder}; the same command resumes."
             click.echo(message, err=True)
@@ -245,7 +270,13 @@ def _option(ctx: click.Context, name: str) -> str:
 
 
 def _explain(
-    source: ModelOptions | Path, options: ExplainOptions, out: Path, command: str, resume: bool
+    source: ModelOptions | Path,
+    options: ExplainOptions,
+    out: Path,
+    *,
+    factories: Sequence[str],
+    command: str,
+    resume: bool,
 ) -> tuple[Path, str]:
     """Compare and write; returns the path of the report, and the scores as a table."""
     from captum_kd.explain.report import CACHE, compare_inputs, write_report
@@ -253,11 +284,14 @@ def _explain(
     if isinstance(source, Path):
         from captum_kd.explain.from_run import inputs_from_run
 
-        inputs = inputs_from_run(source, options)
+        inputs = inputs_from_run(source, options, factories)
     else:
         from captum_kd.explain.from_checkpoints import inputs_from_checkpoints
 
         inputs = inputs_from_checkpoints(source, options)
+    check_place(out, images=inputs.images.folder, run=source if isinstance(source, Path) else None)
+    for note in inputs.notes:
+        click.echo(note, err=True)
     cache = out / CACHE
     if not resume:
         shutil.rmtree(cache, ignore_errors=True)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-SPLITS = ("train", "test", "val")
+# What splits are called, in any case, also with a word or a year behind: test_set, train2017.
+_SPLITS = {
+    "train": ("train", "training", "trn"),
+    "test": ("test", "testing", "tst", "holdout"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+}
+_BEHIND = re.compile(r"[-_ ]?(set|data|images|split|\d{4})$")
 
 
 class ListedImages(NamedTuple):
@@ -23,16 +30,49 @@ def split_folders(folder: Path) -> dict[str, Path]:
     """Find the folders of a data set's splits.
 
     Args:
-        folder: A folder with ``train/`` and perhaps ``test/`` and ``val/``, or with a sub-folder per class.
+        folder: A folder with a folder for each split, such as ``train/``, ``valid/`` and ``Test/``, or with a
+            sub-folder per class.
 
     Returns:
-        The splits that there are, by name; empty if the sub-folders are classes. "train" may be a class, too,
-        among trams and buses: it is a split only where no other sub-folder is there than splits.
+        The splits that there are, as "train", "test" and "val" (validation); empty if the sub-folders are
+        classes. "train" may be a class, too, among trams and buses: it is a split only where no other
+        sub-folder is there than splits.
+
+    Raises:
+        ValueError: Two folders are the same split, or splits of the same classes are beside other folders.
     """
     names = class_names_in(folder)
-    if "train" in names and set(names) <= set(SPLITS):
-        return {name: folder / name for name in names}
-    return {}
+    kinds = {name: kind for name in names if (kind := _split(name)) is not None}
+    if len(kinds) < len(names):
+        _refuse_others_beside_splits(folder, kinds, [name for name in names if name not in kinds])
+        return {}
+    if "train" not in kinds.values() and not any(class_names_in(folder / name) for name in names):
+        return {}
+    splits: dict[str, Path] = {}
+    for name, kind in kinds.items():
+        if kind in splits:
+            raise ValueError(
+                f"{folder} has two folders of the same split, {splits[kind].name} and {name}. Name the one "
+                "to use, or move the other."
+            )
+        splits[kind] = folder / name
+    return splits
+
+
+def _split(name: str) -> str | None:
+    plain = _BEHIND.sub("", name.lower())
+    return next((kind for kind, words in _SPLITS.items() if plain in words), None)
+
+
+def _refuse_others_beside_splits(folder: Path, kinds: Mapping[str, str], others: Sequence[str]) -> None:
+    """Refuse what is most likely splits, taken for classes because another folder is beside them."""
+    below = [set(class_names_in(folder / name)) for name in kinds]
+    if len(set(kinds.values())) > 1 and set.intersection(*below):
+        raise ValueError(
+            f"{folder} has splits of the same classes ({', '.join(kinds)}) beside other folders "
+            f"({', '.join(others[:5])}), so it is neither a folder of splits nor one of classes. Name the "
+            f"split to use, for instance {folder / next(iter(kinds))}, or move the others."
+        )
 
 
 def class_names_in(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """Read class names from a text file, one per line, or from a JSON list or mapping of indices to names.
 
     Raises:
-        ValueError: The file cannot be read, or holds no names.
+        ValueError: The file cannot be read, holds no names, or one of them is empty or no text.
 
     Example:
         >>> import tempfile
@@ -23,7 +23,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         ('cat', 'dog')
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--class-names: {path} cannot be read: {error}.") from error
     if text.lstrip().startswith(("[", "{")):
@@ -40,11 +40,19 @@ def read_class_names(path: Path) -> tuple[str, ...]:
                     "must be the class indices from 0."
                 ) from error
         # ImageNet's usual index file has pairs of WordNet id and name.
-        names = [str(entry[-1] if isinstance(entry, list) else entry) for entry in content]
+        entries = [entry[-1] if isinstance(entry, list) and entry else entry for entry in content]
+        if wrong := [entry for entry in entries if not isinstance(entry, (str, int)) or entry is True]:
+            raise ValueError(f"--class-names: {path} holds {wrong[0]!r}, which is no name.")
+        names = [str(entry).strip() for entry in entries]
     else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        names = [line.strip() for line in text.rstrip().splitlines()]
     if not names:
         raise ValueError(f"--class-names: {path} holds no names; write one per line.")
+    if "" in names:
+        raise ValueError(
+            f"--class-names: name {names.index('') + 1} of {path} is empty. Each line is the name of one "
+            "output, so an empty one would shift those behind it; remove it, or write a name."
+        )
     return tuple(names)
 
 

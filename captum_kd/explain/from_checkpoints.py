@@ -48,19 +48,26 @@ def inputs_from_checkpoints(models: ModelOptions, options: ExplainOptions) -> Co
         seed=options.seed,
     )
     classes = images.class_names
-    students = {
+    loaded = {
         checkpoint.name: load_model("--student", checkpoint, architecture, classes)
         for checkpoint, architecture in zip(checkpoints, architectures, strict=True)
     }
+    students = {name: one.model for name, one in loaded.items()}
     first = next(iter(students.values()))
     architecture = models.base_architecture or architectures[0]
-    base = load_model("--base", parse_checkpoint(models.base), architecture, classes)
-    teacher, teacher_layers = None, None
+    base, base_note = load_model("--base", parse_checkpoint(models.base), architecture, classes)
+    teacher, teacher_note, teacher_layers = None, "", None
     if models.teacher is not None:
         architecture = models.teacher_architecture or architectures[0]
-        teacher = load_model("--teacher", parse_checkpoint(models.teacher), architecture, classes)
+        teacher, teacher_note = load_model(
+            "--teacher", parse_checkpoint(models.teacher), architecture, classes
+        )
         if models.teacher_layers:
             teacher_layers = choose_layers("--teacher-layer", teacher, models.teacher_layers)
+    part_notes = [*(f"{name}: {one.note}" for name, one in loaded.items() if one.note)]
+    part_notes += [
+        f"{name}: {note}" for name, note in (("base", base_note), ("teacher", teacher_note)) if note
+    ]
     channels = input_channels(first)
     normalisation = Normalisation(
         parse_numbers("--mean", models.mean, channels), parse_numbers("--std", models.std, channels)
@@ -77,7 +84,7 @@ def inputs_from_checkpoints(models: ModelOptions, options: ExplainOptions) -> Co
         teacher=teacher,
         teacher_layers=teacher_layers,
         label_embeddings=encode_labels(options.label_encoder, options.pooling, classes),
-        notes=() if own_names else (_order_of_classes(classes),),
+        notes=(*(() if own_names else (_order_of_classes(classes),)), *images.notes, *part_notes),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,22 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from captum_kd.datasets.class_folders import class_names_in, list_images, split_folders
-from captum_kd.datasets.image_files import ImageFiles, decoding_problem, read_rgb
+from captum_kd.datasets.image_files import ImageFiles, as_rgb, decoding_problem, read_rgb
 
 CHECKED_AT_ONCE = 64
+_FEW_CLASSES = 1000  # up to which indices may leave any gaps
+_FILE_COLUMNS = (
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image",
+    "image_path",
+    "img",
+)
+_CLASS_COLUMNS = ("class", "label", "labels", "target", "category", "class_name", "class_id", "label_id", "y")
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -36,6 +49,8 @@ class ExplainedImages(NamedTuple):
         class_names: Names in the order of the class indices.
         name: Name of the data.
         skipped: Files that could not be read: ``{"file": ..., "reason": ...}``.
+        folder: The folder of images, whose sub-folders are classes or splits; None for other sources.
+        notes: Sentences for the report: what was decided about the images.
     """
 
     dataset: Dataset[tuple[Tensor, int]]
@@ -43,6 +58,8 @@ class ExplainedImages(NamedTuple):
     class_names: tuple[str, ...]
     name: str
     skipped: list[dict[str, str]]
+    folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 class _Listed(NamedTuple):
@@ -54,6 +71,7 @@ class _Listed(NamedTuple):
         class_names: Names in the order of the class indices.
         decode: Decodes the image of an index.
         choose: Makes a data set of some of them, by their indices.
+        notes: Sentences for the report: what was decided about the source.
     """
 
     names: list[str]
@@ -61,6 +79,7 @@ class _Listed(NamedTuple):
     class_names: tuple[str, ...]
     decode: Callable[[int], Image.Image]
     choose: Callable[[list[int], Transform], Dataset[tuple[Tensor, int]]]
+    notes: tuple[str, ...] = ()
 
 
 def find_images(
@@ -103,6 +122,8 @@ def find_images(
         (('cat', 'dog'), ['cat/1.png', 'dog/1.png'])
         >>> folder.cleanup()
     """
+    if not source.strip():
+        raise ValueError("--images is empty. Give a folder, a list of files or the name of a data set.")
     path = Path(source).expanduser()
     if path.is_dir():
         listed = _from_folder(path, class_names)
@@ -121,6 +142,8 @@ def find_images(
         listed.class_names,
         path.name or source,
         skipped,
+        path if path.is_dir() else None,
+        listed.notes,
     )
 
 
@@ -164,8 +187,13 @@ def _files(paths: list[Path], names: list[str], labels: list[int], class_names: 
 
 
 def _from_folder(folder: Path, class_names: Sequence[str] | None) -> _Listed:
-    splits = split_folders(folder)
-    folder = next((splits[name] for name in ("test", "val", "train") if name in splits), folder)
+    try:
+        splits = split_folders(folder)
+    except ValueError as error:
+        raise ValueError(f"--images: {error}") from error
+    chosen = next((name for name in ("test", "val", "train") if name in splits), None)
+    notes = () if chosen is None else (_note_of_split(folder, splits, chosen),)
+    folder = folder if chosen is None else splits[chosen]
     found = class_names_in(folder)
     paths, indices = list_images(folder, found)
     if not paths:
@@ -179,15 +207,28 @@ def _from_folder(folder: Path, class_names: Sequence[str] | None) -> _Listed:
     labels = [
         _class_index(found[index], class_names, f"the folder {folder / found[index]}") for index in indices
     ]
-    return _files(paths, [path.relative_to(folder).as_posix() for path in paths], labels, class_names)
+    return _files(
+        paths, [path.relative_to(folder).as_posix() for path in paths], labels, class_names
+    )._replace(notes=notes)
+
+
+def _note_of_split(folder: Path, splits: Mapping[str, Path], chosen: str) -> str:
+    others = [path.name for name, path in splits.items() if name != chosen]
+    beside = f" (beside {', '.join(others)})" if others else ""
+    known = (
+        " No other split is there, so the models may have been trained on them." if chosen == "train" else ""
+    )
+    return f"The images are those of {splits[chosen].name}{beside} in {folder}.{known}"
 
 
 def _from_list(path: Path, class_names: Sequence[str] | None) -> _Listed:
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        # Spreadsheets write a byte order mark.
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise ValueError(f"--images: {path} is neither a folder nor a text file: {error}.") from error
     entries: list[tuple[str, str]] = []
+    notes: tuple[str, ...] = ()
     for number, line in enumerate(lines, start=1):
         if not line or line.startswith("#"):
             continue
@@ -198,19 +239,66 @@ def _from_list(path: Path, class_names: Sequence[str] | None) -> _Listed:
                 f"--images: line {number} of {path} must be a path and a class, as in 'cats/1.png,cat'; got "
                 f"{line!r}."
             )
-        entries.append((file.strip().strip('"'), word.strip().strip('"')))
+        file, word = file.strip().strip('"'), word.strip().strip('"')
+        if not entries and not notes and _is_header(path, number, file, word):
+            notes = (f"Line {number} of {path}, {line!r}, was taken for the header.",)
+            continue
+        entries.append((file, word))
     if not entries:
         raise ValueError(f"--images: {path} lists no images; a line is a path and a class: 'cats/1.png,cat'.")
     words = [word for _, word in entries]
-    if class_names is None:
-        # Indices stand for classes without names.
-        numbered = all(word.isdecimal() for word in words)
-        names = tuple(map(str, range(max(map(int, words)) + 1))) if numbered else tuple(sorted(set(words)))
-    else:
-        names = tuple(class_names)
+    names = _listed_classes(path, words) if class_names is None else tuple(class_names)
     labels = [_class_index(word, names, f"a line of {path}") for word in words]
     files = [file for file, _ in entries]
-    return _files([path.parent / file for file in files], files, labels, names)
+    return _files([path.parent / file for file in files], files, labels, names)._replace(notes=notes)
+
+
+def _is_header(path: Path, number: int, file: str, word: str) -> bool:
+    """Whether the first line of a list names its columns.
+
+    Raises:
+        ValueError: It is neither a header nor an image.
+    """
+    if file.lower().endswith(IMG_EXTENSIONS) or (path.parent / file).is_file():
+        return False
+    if file.lower() in _FILE_COLUMNS and word.lower() in _CLASS_COLUMNS:
+        return True
+    raise ValueError(
+        f"--images: line {number} of {path} begins with {file!r}, which is no image. If it is a header, "
+        "remove it or write # before it; the columns must be a path and a class."
+    )
+
+
+def _listed_classes(path: Path, words: Sequence[str]) -> tuple[str, ...]:
+    """The names of the classes of a list: indices stand for classes without names."""
+    different = sorted(set(words))
+    numbers = [word for word in different if _is_number(word)]
+    if not numbers:
+        return tuple(different)
+    others = [word for word in different if not word.isdecimal()]
+    if others:
+        raise ValueError(
+            f"--class-names: {path} has the classes {numbers[0]!r} and {others[0]!r}, and a list must have "
+            "either names or indices from 0. Give the names of the models' outputs in their order with "
+            "--class-names."
+        )
+    if any(len(word) > 9 for word in different) or (
+        (highest := max(map(int, different))) >= _FEW_CLASSES and len(different) <= highest // 2
+    ):
+        raise ValueError(
+            f"--class-names: {path} has the class {max(different, key=len)!r}, but only "
+            f"{len(different)} different classes. With gaps that large, give the names of the models' outputs in their order with "
+            "--class-names."
+        )
+    return tuple(map(str, range(highest + 1)))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return word.lower().strip("+-") not in ("nan", "inf", "infinity")
 
 
 def _from_torchvision(source: str, root: Path, class_names: Sequence[str] | None) -> _Listed:
@@ -264,8 +352,7 @@ class _TorchvisionImages(Dataset[tuple[Tensor, int]]):
 
 
 def _picture(dataset: Any, index: int) -> Image.Image:
-    image: Image.Image = dataset[index][0].convert("RGB")
-    return image
+    return as_rgb(dataset[index][0])
 
 
 def _open_torchvision(name: str, root: Path) -> Any:
@@ -298,6 +385,11 @@ def _targets(dataset: Any) -> list[int]:
 
 def _class_index(word: str, class_names: Sequence[str], where: str) -> int:
     if word in class_names:
+        if class_names.count(word) > 1:
+            raise ValueError(
+                f"--class-names: {word!r}, the class of {where}, is the name of "
+                f"{class_names.count(word)} outputs. Make the names different."
+            )
         return class_names.index(word)
     if word.isdecimal() and int(word) < len(class_names):
         return int(word)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ class NamedCheckpoint(NamedTuple):
 
 
 def parse_checkpoint(text: str) -> NamedCheckpoint:
-    """Parse NAME=PATH::PART.
+    """Parse NAME=PATH::PART; a file that is there under the whole text is a path and nothing else.
 
     Example:
         >>> parse_checkpoint("mine=runs/last.ckpt::student")
@@ -33,14 +34,34 @@ def parse_checkpoint(text: str) -> NamedCheckpoint:
         'student'
     """
     named = re.match(r"([^/\\=]+)=(.+)", text)
-    name, rest = (named[1], named[2]) if named else ("", text)
+    ways = [("", text)] if named is None else [("", text), (named[1], named[2])]
+    for name, rest in ways:
+        # Trainers write "=" into names of files: epoch=9-step=100.ckpt.
+        for path, part in ((rest, ""), rest.rpartition("::")[::2]):
+            if path and _is_file(path):
+                return NamedCheckpoint(name or Path(path).stem, Path(path).expanduser(), part)
+    name, rest = ways[-1]
     path, _, part = rest.partition("::")
     return NamedCheckpoint(name or Path(path).stem, Path(path).expanduser(), part)
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+class LoadedModel(NamedTuple):
+    """A model, and what was decided about its checkpoint; empty if nothing was."""
+
+    model: nn.Module
+    note: str
+
+
 def load_model(
     option: str, checkpoint: NamedCheckpoint, architecture: str, class_names: Sequence[str]
-) -> nn.Module:
+) -> LoadedModel:
     """Build an architecture and load a checkpoint into it.
 
     Args:
@@ -50,7 +71,7 @@ def load_model(
         class_names: Names of the model's outputs, in their order.
 
     Returns:
-        The model in evaluation mode.
+        The model in evaluation mode, and which part of the file it is if the file holds others.
 
     Raises:
         ValueError: There is no such architecture or file, the file does not fit the architecture, or it has
@@ -59,17 +80,17 @@ def load_model(
     model = build_classifier(architecture, len(class_names))
     try:
         content = read_checkpoint(checkpoint.path)
-        told_apart = content.output_size(model)
+        told_apart = content.output_size(model, checkpoint.part)
         if told_apart not in (None, len(class_names)):
             raise ValueError(
                 f"{checkpoint.path} has {told_apart} classes, but there are {len(class_names)} class names "
                 f"({', '.join(class_names[:3])}, ...). Give the names of the model's outputs in their order, "
                 "one per line of a file, with --class-names."
             )
-        content.load_into(model, checkpoint.part)
+        loaded = content.load_into(model, checkpoint.part)
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from error
-    return model.eval()
+    return LoadedModel(model.eval(), loaded.note(checkpoint.path))
 
 
 class Normalisation:
@@ -111,6 +132,12 @@ def parse_numbers(option: str, text: str, count: int) -> tuple[float, ...]:
         raise ValueError(
             f"{option}: the models take images of {count} channel{'s' * (count > 1)}, so {count} "
             f"comma-separated number{'s are' if count > 1 else ' is'} needed; got {text!r}."
+        )
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{option}: the numbers must be finite; got {text!r}.")
+    if option == "--std" and min(numbers) <= 0:
+        raise ValueError(
+            f"{option}: every number must be above 0, because images are divided by it; got {text!r}."
         )
     return numbers
 
@@ -154,6 +181,8 @@ def choose_layers(option: str, model: nn.Module, named: Sequence[str]) -> list[s
     """
     try:
         for name in named:
+            if not name.strip():
+                raise ValueError("a layer's name is empty, which would be the whole model.")
             find_layer(model, name)
         return list(named) or default_layers(model)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,25 @@ PRECISIONS = {
 }
 
 
+# Options that can be repeated, whose fields are in the plural.
+_OPTIONS = {
+    "students": "student",
+    "methods": "method",
+    "architectures": "architecture",
+    "layers": "layer",
+    "base_layers": "base-layer",
+    "teacher_layers": "teacher-layer",
+}
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """A user's own models and images; a distillation run has its own.
 
     Each field is the option of that name, several of them in the plural.
+
+    Raises:
+        ValueError: A text is empty.
     """
 
     base: str
@@ -39,6 +54,9 @@ class ModelOptions:
     mean: str
     std: str
 
+    def __post_init__(self) -> None:
+        _refuse_empty(self)
+
 
 @dataclass(frozen=True)
 class ExplainOptions:
@@ -47,7 +65,7 @@ class ExplainOptions:
     Each field is the option of that name, several of them in the plural.
 
     Raises:
-        ValueError: The precision, the device or a method does not exist.
+        ValueError: A text is empty, or the precision, the device or a method does not exist.
     """
 
     students: tuple[str, ...]
@@ -67,6 +85,7 @@ class ExplainOptions:
     root: Path
 
     def __post_init__(self) -> None:
+        _refuse_empty(self)
         if self.precision not in PRECISIONS:
             raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
         self.torch_device()
@@ -104,3 +123,18 @@ class ExplainOptions:
                 f"--device: {name} cannot be used: {reason}. --device auto takes what is there."
             ) from error
         return device
+
+
+def _refuse_empty(options: ModelOptions | ExplainOptions) -> None:
+    """Refuse texts that are empty, as an unset variable of a shell leaves them.
+
+    An empty path would be the working folder, and an empty layer the whole model.
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if any(
+            isinstance(text, str) and not text.strip()
+            for text in (value if isinstance(value, tuple) else [value])
+        ):
+            option = _OPTIONS.get(field.name, field.name.replace("_", "-"))
+            raise ValueError(f"--{option} is empty. Give a value, or leave the option out.")

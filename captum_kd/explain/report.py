@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from captum_kd.models.tokens import channels_last, tokens_to_image
 from captum_kd.report.page import png
 
 CACHE = ".features"
+_LONGEST_NAME = 180  # bytes of a file name; most systems allow 255, and temporary files add some
 OF_TOKENS = (
     "The layers give tokens (images, tokens, channels). They are laid out as a square image in their order; "
     "class tokens and registers, which come before them, are left out. How faithful maps of transformers are "
@@ -119,11 +121,12 @@ def write_report(comparison: Comparison, out: Path) -> Path:
 
     Args:
         comparison: The comparison.
-        out: An existing folder.
+        out: The folder; it is made if need be.
 
     Returns:
         The path of the page.
     """
+    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "comparison.safetensors", comparison.save)
     texts = {"scores.csv": comparison.to_csv(), "scores.json": comparison.to_json()}
     texts["report.html"] = comparison.to_html()
@@ -131,12 +134,13 @@ def write_report(comparison: Comparison, out: Path) -> Path:
         write_whole(out / name, partial(Path.write_text, data=text, encoding="utf-8"))
     figures = out / "figures"
     figures.mkdir(exist_ok=True)
+    taken: set[str] = set()
     for student in comparison.students:
         figure, _ = comparison.plot_scores(students=[student])
-        _write_figure(figures, ["scores", student], figure)
+        _write_figure(figures, file_name(["scores", student], taken), figure)
         for layer in comparison.maps[student]:
             figure, _ = comparison.plot_maps(layer, student)
-            _write_figure(figures, ["maps", student, layer], figure)
+            _write_figure(figures, file_name(["maps", student, layer], taken), figure)
     return out / "report.html"
 
 
@@ -151,8 +155,33 @@ def _reshape_transform(inputs: ComparisonInputs, image: Tensor) -> ReshapeTransf
     return None
 
 
-def _write_figure(folder: Path, words: Sequence[str], figure: Figure) -> None:
-    name = re.sub(r"[^\w.-]+", "_", "-".join(words))
+def file_name(words: Sequence[str], taken: set[str]) -> str:
+    """Make a name for a file that no other has.
+
+    Args:
+        words: What is in the file.
+        taken: The names that are taken, without regard to case; the new one is added.
+
+    Returns:
+        The words without what not every system allows; a number follows where the name is taken.
+
+    Example:
+        >>> taken = set()
+        >>> [file_name(["maps", student], taken) for student in ("a b", "a?b", "A b")]
+        ['maps-a_b', 'maps-a_b-2', 'maps-A_b-3']
+    """
+    plain = re.sub(r"[^\w.-]+", "_", "-".join(words))
+    while len(plain.encode()) > _LONGEST_NAME:
+        plain = plain[:-1]
+    name, number = plain, 1
+    while unicodedata.normalize("NFKC", name).casefold() in taken:
+        number += 1
+        name = f"{plain}-{number}"
+    taken.add(unicodedata.normalize("NFKC", name).casefold())
+    return name
+
+
+def _write_figure(folder: Path, name: str, figure: Figure) -> None:
     write_whole(folder / f"{name}.png", lambda path: path.write_bytes(png(figure)))
 
 

@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import difflib
 import os
+import pathlib
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.serialization import safe_globals
+
+from captum_kd._warn import warn
 
 _NAMED_KEYS = 3  # how many differing keys a message names
-# What trainers call the state dict within a checkpoint, most common first.
-_CONTAINERS = ("state_dict", "model_state_dict", "model", "model_ema", "net", "student", "weights")
+# What trainers call the state dict of the model that they train, most common first. Where a file holds one of
+# these, it is taken before averages of it (ema), and before teachers and others, which have to be named.
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module")
+_DEEPEST = 4  # how deep within a file state dicts are looked for
+_NOT_WEIGHTS = re.compile(r"optim|sched|scaler|callback|loops|rng", re.IGNORECASE)
+
+
+class LoadedPart(NamedTuple):
+    """Which of the models in a checkpoint was loaded.
+
+    Attributes:
+        part: The part, as ``::PART`` names it; empty for a file that holds one model and nothing else.
+        others: Other parts with weights.
+        fitting: Those of them that fit the model, too.
+    """
+
+    part: str
+    others: tuple[str, ...]
+    fitting: tuple[str, ...]
+
+    def note(self, path: Path) -> str:
+        """Say which part was loaded and which others there are; empty if there are no others.
+
+        Example:
+            >>> LoadedPart("state_dict", ("state_dict_ema",), ("state_dict_ema",)).note(Path("last.pth"))
+            "Of last.pth, the part 'state_dict' was loaded; it also holds state_dict_ema. ..."
+        """
+        if not self.others:
+            return ""
+        first = (self.fitting or self.others)[0]
+        own = repr(self.part) if self.part else "at the top"
+        return (
+            f"Of {path}, the part {own} was loaded; it also holds {', '.join(self.others)}. To load another, "
+            f"write it after the path: {path.name}::{first}"
+        )
 
 
 class Checkpoint(NamedTuple):
@@ -25,19 +66,25 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         path: The file that was read.
-        weights: The tensors by key, on the CPU, with the prefixes that they have in the file.
+        weights: The tensors by key, on the CPU, with the prefixes that they have in the file; of a file with
+            several state dicts, those of the first by the order in which trainers' names are known.
         metadata: The metadata of a safetensors file; empty for other files.
+        part: The key that leads to these weights within the file, for instance "state_dict".
+        others: The weights of the file's other state dicts, by the keys that lead to them.
     """
 
     path: Path
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
     metadata: dict[str, str]
+    part: str = ""
+    others: Mapping[str, Mapping[str, Tensor]] = {}
 
-    def output_size(self, model: nn.Module) -> int | None:
+    def output_size(self, model: nn.Module, part: str = "") -> int | None:
         """Return the number of classes that the checkpoint distinguishes, where the weights show it.
 
         Args:
             model: The architecture, with any number of classes.
+            part: See :func:`load_weights`.
 
         Returns:
             The number of rows of the weight of the last linear or convolutional layer; None if the checkpoint
@@ -52,26 +99,98 @@ class Checkpoint(NamedTuple):
         if not heads:
             return None
         key = f"{heads[-1]}.weight"
-        sizes = {len(v) for name, v in self.weights.items() if name == key or name.endswith("." + key)}
+        weights = next((weights for _, weights in self._named(part)), self.weights)
+        sizes = {len(v) for name, v in weights.items() if name == key or name.endswith("." + key)}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def load_into(self, model: nn.Module, part: str = "") -> None:
+    def load_into(self, model: nn.Module, part: str = "") -> LoadedPart:
         """Load the weights into a model; see :func:`load_weights`.
 
+        Returns:
+            Which part was loaded, and which others there are.
+
         Raises:
-            ValueError: The weights do not fit the model; the message names the first keys that differ.
+            ValueError: The weights do not fit the model, or several that no trainer's name ranks do; the
+                message names the first keys that differ, or the parts.
         """
-        own = model.state_dict()
-        found = _without_prefix(self.weights, own, part, self.path)
+        own: Mapping[str, Tensor] = model.state_dict()
+        container, found = self._choose(own, part)
         differences = _differences(found, own)
         if differences:
             count = f"{len(differences)} key{'s differ' if len(differences) > 1 else ' differs'}"
             more = len(differences) - _NAMED_KEYS
             first = "; ".join(differences[:_NAMED_KEYS]) + (f"; and {more} more" if more > 0 else "")
-            architecture = self.metadata.get("architecture")
-            written = f" It was written for {architecture}." if architecture else ""
+            architecture = self.metadata.get("architecture", "")
+            # Anybody may have written it, so no more than a name is shown.
+            written = (
+                f" It was written for {architecture}." if re.fullmatch(r"[\w.:-]{1,80}", architecture) else ""
+            )
+            if self.others:
+                where = repr(container) if container else "at the top"
+                written += f" This is its part {where}; it also holds {', '.join(self._others(container))}."
             raise ValueError(f"{self.path} does not fit {type(model).__name__}: {count}: {first}.{written}")
+        versions = getattr(found, "_metadata", None) or getattr(own, "_metadata", None)
+        if versions:
+            # Keys and shapes are the model's, so where a file has no versions of modules, the model's hold.
+            found._metadata = versions  # type: ignore[attr-defined]
         model.load_state_dict(found)
+        parts = self._parts()
+        others = self._others(container)
+        fitting = tuple(name for name in others if _fitting(parts[name], own))
+        return LoadedPart(part or container, others, fitting)
+
+    def _parts(self) -> dict[str, Mapping[str, Tensor]]:
+        return {self.part: self.weights, **self.others}
+
+    def _others(self, container: str) -> tuple[str, ...]:
+        return tuple(name for name in self._parts() if name and name != container)
+
+    def _named(self, part: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        """The state dicts that a part names, with the keys that lead to them."""
+        part = part.rstrip(".")
+        if not part:
+            return
+        parts = self._parts()
+        if part in parts:
+            yield part, parts[part]
+            return
+        for name, weights in parts.items():
+            inner = part.removeprefix(name + ".") if name else part
+            for prefix in dict.fromkeys((inner, part)):
+                chosen = _below(weights, prefix + ".")
+                if chosen:
+                    yield name, chosen
+                    break
+
+    def _choose(self, own: Mapping[str, Tensor], part: str) -> tuple[str, OrderedDict[str, Tensor]]:
+        """The state dict to load, under the model's own keys, and the key that leads to it."""
+        parts = self._parts()
+        fits = {name: _fitting(weights, own) for name, weights in parts.items()}
+        if part:
+            named = next(self._named(part), None)
+            if named is None:
+                known = [
+                    _joined(name if name != self.part else "", p) for name in parts for p in fits[name]
+                ] + list(self.others)
+                listed = ", ".join(dict.fromkeys(word for word in known if word)) or "none"
+                raise ValueError(
+                    f"{self.path} has no keys that begin with {part.rstrip('.') + '.'!r}; what fits in it: "
+                    f"{listed}."
+                )
+            container, weights = named
+            if part.rstrip(".") != container:
+                return container, weights if isinstance(weights, OrderedDict) else OrderedDict(weights)
+            return container, _without_prefix(weights, own, self.path, container)
+        container = self.part
+        ranked = container.split(".")[-1] in _CONTAINERS or not container
+        if not (ranked and fits[container]):
+            others = [name for name in parts if fits[name]]
+            if len(others) > 1:
+                raise _several(self.path, others)
+            container = others[0] if others else container
+        return container, _without_prefix(
+            parts[container], own, self.path, container if container != self.part else ""
+        )
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str], part: str = "") -> None:
@@ -84,8 +203,10 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], part: str = "")
         model: The model, changed in place.
         path: A safetensors file; or a file written by ``torch.save`` with a state dict or a Lightning
             checkpoint, read with ``weights_only=True``.
-        part: The prefix of this model's keys, for instance "student", if the checkpoint holds several models
-            that fit. Empty: the only prefix that fits.
+        part: Which model of a file that holds several: the key of its state dict, for instance
+            "state_dict_ema"; the prefix of its keys, for instance "student"; or both: "state_dict_ema.net".
+            Empty: the state dict of the trained model where trainers' names tell which it is, otherwise the
+            only one that fits. If others fit as well, a warning names them.
 
     Raises:
         ValueError: The file is missing, cannot be read safely, holds no weights, or does not fit the model;
@@ -102,7 +223,10 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], part: str = "")
         ValueError: ...last.ckpt does not fit Linear: 1 key differs: weight (3 x 2 in the file, 3 x 5 in the
         model).
     """
-    read_checkpoint(path).load_into(model, part)
+    checkpoint = read_checkpoint(path)
+    loaded = checkpoint.load_into(model, part)
+    if loaded.fitting and not part:
+        warn(loaded.note(checkpoint.path))
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -129,12 +253,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 return Checkpoint(path, weights, file.metadata() or {})
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is not a readable safetensors file: {error}.") from error
-    return Checkpoint(path, _state_dict(_load_pickled(path), path), {})
+    return _checkpoint(_load_pickled(path), path)
 
 
 def _load_pickled(path: Path) -> Any:
+    if _is_scripted(path):
+        raise ValueError(
+            f"{path} is a TorchScript archive, which holds code, so it is not loaded. Write the weights "
+            "alone: torch.save(torch.jit.load(path).state_dict(), 'weights.pt')"
+        )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _load_plain(path)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"an object of {named[1]}" if named else "objects that are no tensors"
@@ -142,59 +271,191 @@ def _load_pickled(path: Path) -> Any:
             f"{path} holds {what}, and loading that could run code, so it is not loaded. Write the weights "
             "alone: torch.save(model.state_dict(), path), or safetensors.torch.save_file."
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in reason:  # PyTorch's advice is to run the code in the file
+            reason = (
+                "it is of a kind that cannot be read without running code in it. Write the weights alone."
+            )
         raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the state dict of a loaded file, which may be inside a container."""
-    if isinstance(content, Mapping):
-        for key in _CONTAINERS:
-            inner = content.get(key)
-            if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
-                content = inner
-                break
-        tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-        held = f"a dictionary with {', '.join(map(repr, list(content)[:5])) or 'nothing in it'}"
-    else:
+def _load_plain(path: Path) -> Any:
+    """Read a file; if need be, with the harmless types that trainers put beside the weights."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # Only now, because what is allowed is allowed in the whole process while the file is read.
+        with safe_globals(list(_HARMLESS)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_scripted(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(re.search(r"(^|/)(constants\.pkl$|code/)", name) for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False  # other formats, and files that are damaged
+
+
+class _NumpyType:
+    """The type of a NumPy scalar in a checkpoint. NumPy's own would take any memory layout from the file."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1] if state[1] in ("<", ">") else "="
+
+
+def _numpy_scalar(kind: _NumpyType, content: bytes) -> Any:
+    if not re.fullmatch(r"[biufc]\d+", kind.code):
+        raise pickle.UnpicklingError(f"a NumPy scalar of type {kind.code!r}")
+    return np.frombuffer(content, np.dtype(kind.order + kind.code), count=1)[0]
+
+
+def _harmless() -> Iterator[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Types that hold settings beside the weights, and that run nothing whatever they are given."""
+    yield argparse.Namespace
+    yield from (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone)
+    for module in ("pathlib", "pathlib._local"):  # Python 3.13 has them in another place
+        # A path of another system cannot be made here, and all that is needed is that it does no harm.
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"):
+            yield getattr(pathlib, "Pure" + name.removeprefix("Pure")), f"{module}.{name}"
+        yield pathlib.PurePath, f"{module}.PurePath"
+        yield pathlib.PurePath, f"{module}.Path"
+    for place in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        yield _numpy_scalar, f"{place}.scalar"
+    yield _NumpyType, "numpy.dtype"
+    yield from (
+        np.bool_,
+        np.float16,
+        np.float32,
+        np.float64,
+        np.int8,
+        np.int16,
+        np.int32,
+        np.int64,
+        np.uint8,
+    )
+
+
+_HARMLESS = tuple(_harmless())
+
+
+def _checkpoint(content: Any, path: Path) -> Checkpoint:
+    """Find the state dicts of a loaded file, which may be inside containers."""
+    if not isinstance(content, Mapping):
         held = f"a {type(content).__name__}"
+    else:
+        parts = dict(_state_dicts(content, "", _DEEPEST))
+        own = parts.pop("", None)
+        known = [name for name in _CONTAINERS if name in parts]
+        # Counters and the like may be tensors beside the state dict.
+        if own is not None and not known:
+            return Checkpoint(path, own, {}, "", _models(parts))
+        if parts:
+            first = next(iter([*known, *_models(parts), *parts]))
+            return Checkpoint(path, parts.pop(first), {}, first, _models(parts))
+        held = f"a dictionary with {', '.join(map(repr, list(content)[:5])) or 'nothing in it'}"
     raise ValueError(
         f"{path} holds {held}, but a state dict is needed, or a checkpoint with one in 'state_dict'."
     )
 
 
-def _without_prefix(
-    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], part: str, path: str | os.PathLike[str]
-) -> dict[str, Tensor]:
-    """Return the weights of one model under the model's own keys."""
+def _state_dicts(content: Any, name: str, deep: int) -> Iterator[tuple[str, OrderedDict[str, Tensor]]]:
+    """Every mapping of texts to tensors, by the keys that lead to it."""
+    if isinstance(content, argparse.Namespace):
+        return
+    if isinstance(content, (list, tuple)):
+        content = dict(enumerate(content))
+    if not isinstance(content, Mapping):
+        return
+    tensors = OrderedDict((str(key), value) for key, value in content.items() if isinstance(value, Tensor))
+    if tensors:
+        tensors._metadata = _versions(content, "")  # type: ignore[attr-defined]
+        yield name, tensors
+    for key, value in content.items():
+        if deep and not _NOT_WEIGHTS.search(str(key)):
+            yield from _state_dicts(value, _joined(name, str(key)), deep - 1)
+
+
+def _models(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Mapping[str, Tensor]]:
+    """Those that look like the weights of a model."""
+    return {
+        name: weights
+        for name, weights in parts.items()
+        if any(key.rpartition(".")[2] in ("weight", "bias") for key in weights)
+    }
+
+
+def _joined(*words: str) -> str:
+    return ".".join(word.rstrip(".") for word in words if word)
+
+
+def _versions(weights: object, prefix: str) -> OrderedDict[str, Any]:
+    """The versions of modules that PyTorch keeps with a state dict, of those below a prefix."""
+    found = getattr(weights, "_metadata", None)
+    versions: OrderedDict[str, Any] = OrderedDict()
+    if isinstance(found, Mapping):
+        for key, value in found.items():
+            if isinstance(key, str) and isinstance(value, Mapping) and (key + ".").startswith(prefix):
+                versions[(key + ".").removeprefix(prefix).rstrip(".")] = value
+    return versions
+
+
+def _below(weights: Mapping[str, Tensor], prefix: str) -> OrderedDict[str, Tensor]:
+    """The weights whose keys begin with a prefix, without it."""
+    chosen = OrderedDict((k.removeprefix(prefix), v) for k, v in weights.items() if k.startswith(prefix))
+    chosen._metadata = _versions(weights, prefix)  # type: ignore[attr-defined]
+    return chosen
+
+
+def _prefixes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
     first = next(iter(own), "")
-    prefixes = {key[: -len(first)] for key in weights if key.endswith("." + first)}
-    fitting = sorted(
+    return {key[: -len(first)] for key in weights if key.endswith("." + first)}
+
+
+def _fitting(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """The prefixes, also the empty one, under which weights have all keys and shapes of a model."""
+    return sorted(
         prefix
-        for prefix in prefixes
+        for prefix in {"", *_prefixes(weights, own)}
         if all(prefix + key in weights and weights[prefix + key].shape == own[key].shape for key in own)
     )
-    if part:
-        wanted = part.rstrip(".") + "."
-        chosen = {key[len(wanted) :]: value for key, value in weights.items() if key.startswith(wanted)}
-        if not chosen:
-            listed = ", ".join(prefix.rstrip(".") for prefix in fitting) or "none"
-            raise ValueError(f"{path} has no keys that begin with {wanted!r}; what fits in it: {listed}.")
-        return chosen
+
+
+def _without_prefix(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path, container: str
+) -> OrderedDict[str, Tensor]:
+    """Return the weights of one model under the model's own keys."""
     if any(key in weights for key in own):
-        return dict(weights)
+        return _below(weights, "")
+    fitting = _fitting(weights, own)
     if len(fitting) > 1:
-        raise ValueError(
-            f"{path} holds several models that fit: {', '.join(p.rstrip('.') for p in fitting)}. Say which "
-            f"with part=, or ::{fitting[0].rstrip('.')} (or another of these) after the path."
-        )
+        raise _several(path, [_joined(container, prefix) for prefix in fitting])
     # If none fits, the prefix that fits most keys leads to the most helpful message.
-    ranked = sorted(prefixes, key=lambda prefix: -sum(prefix + key in weights for key in own))
-    chosen_prefix = next(iter(fitting or ranked), "")
-    return {k.removeprefix(chosen_prefix): v for k, v in weights.items() if k.startswith(chosen_prefix)}
+    ranked = sorted(_prefixes(weights, own), key=lambda prefix: -sum(prefix + key in weights for key in own))
+    return _below(weights, next(iter(fitting or ranked), ""))
+
+
+def _several(path: Path, parts: list[str]) -> ValueError:
+    named = [part or "the top" for part in parts]
+    example = next(part for part in parts if part)
+    return ValueError(
+        f"{path} holds several models that fit: {', '.join(named)}. Say which with part=, or ::{example} (or "
+        "another of these) after the path."
+    )
 
 
 def _differences(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

@@ -52,3 +52,45 @@ def test_splits_are_told_from_classes(names, splits, tmp_path):
     for name in names:
         (tmp_path / name).mkdir()
     assert split_folders(tmp_path) == {name: tmp_path / name for name in splits}
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("train", "valid", "test"), {"train": "train", "val": "valid", "test": "test"}),
+        (("Train", "Validation", "TEST"), {"train": "Train", "val": "Validation", "test": "TEST"}),
+        (("training", "testing"), {"train": "training", "test": "testing"}),
+        (("train", "dev"), {"train": "train", "val": "dev"}),
+        (("train", "eval", "test"), {"train": "train", "val": "eval", "test": "test"}),
+        (("training_set", "test_set"), {"train": "training_set", "test": "test_set"}),
+        (("train2017", "val2017"), {"train": "train2017", "val": "val2017"}),
+        (("test", "VAL"), {"test": "test", "val": "VAL"}),
+        (("test",), {"test": "test"}),
+        (("cat", "test"), {}),
+        (("train", "tram", "test"), {}),
+        (("trainer", "tester"), {}),
+    ],
+)
+def test_splits_are_known_by_other_names(names, splits, tmp_path):
+    for name in names:
+        (tmp_path / name / ("cat" if splits else "")).mkdir(parents=True, exist_ok=True)
+    assert split_folders(tmp_path) == {kind: tmp_path / name for kind, name in splits.items()}
+
+
+def test_what_is_neither_splits_nor_classes_is_refused(tmp_path):
+    for name in (
+        "train/cat",
+        "valid/cat",
+        "Validation/cat",
+        "other/train/cat",
+        "other/test/cat",
+        "other/labels",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "other").rename(tmp_path.parent / f"{tmp_path.name} other")
+    with pytest.raises(ValueError, match="two folders of the same split, Validation and valid"):
+        split_folders(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"splits of the same classes \(test, train\) beside other folders \(labels\)"
+    ):
+        split_folders(tmp_path.parent / f"{tmp_path.name} other")

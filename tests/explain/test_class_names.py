@@ -12,12 +12,20 @@ from captum_kd.labels import LabelEmbeddings
 
 
 def test_class_names_from_files(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("tench\n\ngoldfish \n")
+    (tmp_path / "names.txt").write_text("\ufefftench\ngoldfish \n\n")
     (tmp_path / "imagenet.json").write_text('{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"]}')
     (tmp_path / "list.json").write_text('["tench", "goldfish"]')
     for name in ("names.txt", "imagenet.json", "list.json"):
         assert read_class_names(tmp_path / name) == ("tench", "goldfish")
-    for content, message in (("[", "damaged JSON"), ("", "no names"), ('{"1": "x"}', "but not '0'")):
+    for content, message in (
+        ("[", "damaged JSON"),
+        ("", "no names"),
+        ('{"1": "x"}', "but not '0'"),
+        ("tench\n\ngoldfish", "name 2 of .* is empty"),
+        ('["tench", " "]', "name 2 of .* is empty"),
+        ('["tench", null]', "holds None, which is no name"),
+        ('["tench", [[]]]', "holds \\[\\], which is no name"),
+    ):
         (tmp_path / "bad").write_text(content)
         with pytest.raises(ValueError, match=f"--class-names: .*{message}"):
             read_class_names(tmp_path / "bad")

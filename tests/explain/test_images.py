@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -164,3 +165,80 @@ def test_bad_sources(folder: Path, tmp_path: Path) -> None:
         find_images(str(tmp_path / "list.txt"), CROP)
     with pytest.raises(ValueError, match="neither a folder nor a text file"):
         find_images(str(next((folder / "red").glob("*.png"))), CROP)
+
+
+@pytest.mark.parametrize(
+    ("splits", "taken"),
+    [
+        (("train", "valid", "test"), "test"),
+        (("Train", "Validation"), "Validation"),
+        (("training", "TEST"), "TEST"),
+        (("train", "dev"), "dev"),
+    ],
+)
+def test_the_split_that_is_taken_is_said(splits: tuple[str, ...], taken: str, folder: Path) -> None:
+    for split in splits:
+        for name in COLOURS:
+            (folder / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / split / name / f"{split}.png")
+    for name in COLOURS:
+        shutil.rmtree(folder / name)
+    found = find_images(str(folder), CROP)
+    assert found.class_names == ("blue", "green", "red")
+    assert sorted(found.names) == [f"{name}/{taken}.png" for name in sorted(COLOURS)]
+    assert found.notes[0].startswith(f"The images are those of {taken} (beside ")
+    assert found.folder == folder
+
+
+def test_training_images_alone_are_said_to_be_such(folder: Path) -> None:
+    for name in COLOURS:
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / name).rename(folder / "train" / name)
+    assert "the models may have been trained on them" in find_images(str(folder), CROP).notes[0]
+
+
+@pytest.mark.parametrize("header", ["path,label", "filename,class", "\ufeffImage\tTarget", '"path","label"'])
+def test_a_header_makes_no_class(header: str, folder: Path, tmp_path: Path) -> None:
+    lines = [header, *(f"photos/{name}/0.png,{name}" for name in COLOURS)]
+    (tmp_path / "list.csv").write_text("\n".join(lines), "utf-8")
+    found = find_images(str(tmp_path / "list.csv"), CROP)
+    assert found.class_names == ("blue", "green", "red")
+    assert len(found.names) == 3
+    assert not found.skipped
+    assert "was taken for the header" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["label,path"], "line 1 of .* begins with 'label', which is no image. If it is a header"),
+        (["id,path,label"], "line 1 of .* begins with 'id,path', which is no image"),
+        (["photos/red/0.png,99999999"], "has the class '99999999', but only 1 different classes. With gaps"),
+        (["photos/red/0.png,0", "photos/red/0.png,5000"], "has the class '5000', but only 2 different"),
+        (["photos/red/0.png,9" + "9" * 5000], "has the class '9999"),
+        (
+            ["photos/red/0.png,0", "photos/red/0.png,-1"],
+            "has the classes '-1' and '-1', and a list must have",
+        ),
+        (["photos/red/0.png,0.0", "photos/red/0.png,10.0"], "has the classes '0.0' and '0.0'"),
+        (["photos/red/0.png,0", "photos/red/0.png,red"], "has the classes '0' and 'red'"),
+    ],
+)
+def test_lists_whose_classes_would_be_guessed(
+    lines: list[str], message: str, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=message):
+        find_images(str(tmp_path / "list.csv"), CROP)
+
+
+def test_a_name_of_two_outputs_is_no_class(folder: Path) -> None:
+    with pytest.raises(ValueError, match="'red', the class of .*, is the name of 2 outputs"):
+        find_images(str(folder), CROP, class_names=("red", "green", "blue", "red"))
+    assert find_images(str(folder), CROP, class_names=("red", "green", "blue", "pink", "pink")).names
+
+
+def test_no_source_is_not_the_working_folder() -> None:
+    for source in ("", " "):
+        with pytest.raises(ValueError, match="--images is empty"):
+            find_images(source, CROP)

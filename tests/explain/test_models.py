@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from captum_kd.explain.models import Normalisation, input_channels, parse_checkpoint, parse_numbers
+from captum_kd.explain.models import (
+    Normalisation,
+    choose_layers,
+    input_channels,
+    parse_checkpoint,
+    parse_numbers,
+)
 from captum_kd.models.small import small_resnet
 
 
@@ -25,6 +31,25 @@ def test_checkpoints_have_a_name_a_path_and_a_part(text: str, expected: tuple[st
     assert parse_checkpoint(text) == (name, Path(path), part)
 
 
+def test_a_file_that_is_there_is_a_path_and_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("epoch=9-step=100.ckpt", "a::b.pt", "last.pt"):
+        Path(name).touch()
+    lightnings = "epoch=9-step=100"
+    for text, expected in (
+        (f"{lightnings}.ckpt", (lightnings, f"{lightnings}.ckpt", "")),
+        (f"{lightnings}.ckpt::ema", (lightnings, f"{lightnings}.ckpt", "ema")),
+        (f"mine={lightnings}.ckpt", ("mine", f"{lightnings}.ckpt", "")),
+        (f"mine={lightnings}.ckpt::ema.net", ("mine", f"{lightnings}.ckpt", "ema.net")),
+        ("a::b.pt", ("a::b", "a::b.pt", "")),
+        ("mine=a::b.pt::ema", ("mine", "a::b.pt", "ema")),
+        ("mine=last.pt", ("mine", "last.pt", "")),
+    ):
+        name, path, part = expected
+        assert parse_checkpoint(text) == (name, Path(path), part)
+    assert parse_checkpoint(str(tmp_path / f"{lightnings}.ckpt")).name == lightnings
+
+
 def test_numbers_are_one_for_each_channel() -> None:
     assert parse_numbers("--mean", "0.5, 0.25,1", 3) == (0.5, 0.25, 1.0)
     message = (
@@ -32,6 +57,20 @@ def test_numbers_are_one_for_each_channel() -> None:
     )
     with pytest.raises(ValueError, match=message):
         parse_numbers("--std", "0.5", 3)
+    for text in ("", " ", ",,", "nan,0,0", "inf,0,0"):
+        with pytest.raises(ValueError, match="--mean: "):
+            parse_numbers("--mean", text, 3)
+    for text in ("0,1,1", "1,-1,1"):
+        with pytest.raises(ValueError, match="--std: every number must be above 0"):
+            parse_numbers("--std", text, 3)
+    assert parse_numbers("--mean", "0,0,-1", 3) == (0, 0, -1)
+
+
+def test_an_empty_layer_is_not_the_whole_model() -> None:
+    for named in ([""], ["layer2", " "]):
+        with pytest.raises(ValueError, match="--base-layer: a layer's name is empty"):
+            choose_layers("--base-layer", small_resnet(4), named)
+    assert choose_layers("--layer", small_resnet(4), ["layer2"]) == ["layer2"]
 
 
 def test_images_are_normalised_on_their_way_into_the_model() -> None:

@@ -17,6 +17,7 @@ from captum_kd.datasets.demo_pair import load_demo_images, load_demo_models
 from captum_kd.datasets.image_files import evaluation_crop
 from captum_kd.datasets.planted_cue import normalise
 from captum_kd.explain.images import find_images
+from captum_kd.explain.report import file_name
 from captum_kd.functional import distance_correlation
 from captum_kd.models.activations import layer_activations
 from tests.own_files import arguments, explain, write_files
@@ -107,3 +108,25 @@ def test_tokens_of_a_transformer_are_laid_out(folder: Path, tmp_path: Path) -> N
 def test_models_without_tokens_are_not_reshaped(explained: tuple[Path, str]) -> None:
     settings = json.loads((explained[0] / "scores.json").read_text())["settings"]
     assert settings["reshape_transform"] is None
+
+
+def test_names_of_figures_are_distinct() -> None:
+    taken: set[str] = set()
+    students = (
+        "a b",
+        "a?b",
+        "a/b",
+        "A b",
+        "a_b-2",
+        "x" * 400,
+        "x" * 401,
+        "\N{KELVIN SIGN}",
+        "K",
+        "k",
+        "é" * 300,
+    )
+    names = [file_name(["maps", student, layer], taken) for student in students for layer in ("layer1", "1")]
+    names += [file_name(words, taken) for words in (["maps-a", "b"], ["maps", "a-b"])]
+    assert len({name.casefold() for name in names}) == len(names)
+    assert all(len(name.encode()) <= 200 and "/" not in name for name in names)
+    assert names[0] == "maps-a_b-layer1"

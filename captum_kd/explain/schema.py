@@ -1,0 +1,118 @@
+"""Checks parsed JSON against the types of the record that it should be."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+_NAMED = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}
+
+
+def check_record(value: object, kind: Any, where: str) -> None:
+    """Check that parsed JSON has the form of a type.
+
+    Args:
+        value: What ``json.loads`` returned.
+        kind: A type: a ``TypedDict``, a dataclass, ``dict[str, T]``, ``Mapping[str, T]``, ``list[T]``,
+            ``tuple[T, ...]``, a ``Literal``, a union of these, or str, int, float, bool or None. Fields of a
+            dataclass that have a default may be missing; numbers must be finite.
+        where: What messages call the value, for instance "run.json".
+
+    Raises:
+        ValueError: The value has another form; the message names the field and what is needed there.
+
+    Example:
+        >>> check_record({"a": [1, 2.5]}, dict[str, list[float]], "run.json")
+        >>> check_record({"a": [1, "2"]}, dict[str, list[float]], "run.json")
+        Traceback (most recent call last):
+        ValueError: run.json: a[1] must be a finite number, got '2'.
+    """
+    _check(value, kind, where, "")
+
+
+def _check(value: object, kind: Any, where: str, field: str) -> None:
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_typeddict(kind) or dataclasses.is_dataclass(kind):
+        _check_fields(value, kind, where, field)
+    elif origin in (dict, Mapping):
+        for key, one in _mapping(value, where, field).items():
+            _check(one, inner[1], where, f"{field}.{key}" if field else key)
+    elif origin in (list, tuple, Sequence):
+        if not isinstance(value, list):
+            raise _wrong(where, field, "a list", value)
+        for i, one in enumerate(value):
+            _check(one, inner[0], where, f"{field}[{i}]")
+    elif origin in (Union, types.UnionType):
+        _check_one_of(value, inner, where, field)
+    elif origin is Literal:
+        if value not in inner:
+            raise _wrong(where, field, f"one of {', '.join(map(repr, inner))}", value)
+    elif not _is_plain(value, kind):
+        raise _wrong(where, field, _NAMED.get(kind, "null"), value)
+
+
+def _is_plain(value: object, kind: Any) -> bool:
+    """Whether a value that holds no others is of a type; true and false are no numbers."""
+    if kind is type(None):
+        return value is None
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return abs(value) <= sys.float_info.max  # false for NaN, too
+    return type(value) is kind
+
+
+def _check_one_of(value: object, kinds: tuple[Any, ...], where: str, field: str) -> None:
+    if value is None and type(None) in kinds:
+        return
+    others = [kind for kind in kinds if kind is not type(None)]
+    for kind in others[:-1]:
+        try:
+            return _check(value, kind, where, field)
+        except ValueError:
+            continue
+    _check(value, others[-1], where, field)
+
+
+def _check_fields(value: object, kind: Any, where: str, field: str) -> None:
+    hints = get_type_hints(kind)
+    if is_typeddict(kind):
+        needed = set(kind.__required_keys__)
+    else:
+        missing = dataclasses.MISSING
+        needed = {
+            one.name
+            for one in dataclasses.fields(kind)
+            if one.default is missing and one.default_factory is missing
+        }
+    content = _mapping(value, where, field)
+    for key in content:
+        if key not in hints:
+            raise ValueError(
+                f"{where}: {_dotted(field, key)!r} is no known field; known are {', '.join(hints)}."
+            )
+    for key in sorted(needed):
+        if key not in content:
+            raise ValueError(f"{where}: the field {_dotted(field, key)!r} is missing.")
+    for key, one in content.items():
+        _check(one, hints[key], where, _dotted(field, key))
+
+
+def _mapping(value: object, where: str, field: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(where, field, "a mapping", value)
+    return value
+
+
+def _dotted(field: str, key: str) -> str:
+    return f"{field}.{key}" if field else key
+
+
+def _wrong(where: str, field: str, needed: str, value: object) -> ValueError:
+    shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    if len(shown) > 60:
+        shown = shown[:60] + "..."
+    return ValueError(f"{where}: {field or 'the content'} must be {needed}, got {shown}.")
