@@ -6,7 +6,7 @@ import sys
 import warnings
 
 # Frames of these packages stand between the user's line and what warns.
-_BETWEEN = ("captum_kd", "captum", "torch")
+_BETWEEN = ("captum_kd", "captum", "torch", "torchmetrics")
 
 
 def warn(message: str) -> None:

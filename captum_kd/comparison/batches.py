@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from captum_kd._warn import warn
 from captum_kd.attr.reference import Reference, read_reference
+from captum_kd.metrics.copies import row_digests
 
 SET_ASIDE = 64  # samples for the reference; a quarter of the data if there are fewer than four times as many
 SMALLEST_REFERENCE = 3
 SMALLEST_SCORED = 8
+SHARED = (
+    "reference and data hold the same images. Maps need a reference that is disjoint from what is "
+    "scored: split the data set first, or pass reference=None to set a part of the data aside."
+)
 
 # Batches (images, target); a DataLoader gives them as lists.
 Data: TypeAlias = Iterable[tuple[Tensor, Tensor] | list[Tensor]]
@@ -61,6 +67,92 @@ def read_batches(data: Data, device: torch.device, progress: bool = False) -> It
             )
         if len(batch.images):
             yield batch
+
+
+class DistinctBatches:
+    """Batches without the images that came before, or that are in the reference.
+
+    Images are the same if they are equal bit for bit. Rows are dropped before a model sees them, so a cache
+    of features sees the same batches whenever the data are the same.
+
+    Args:
+        batches: The data.
+        held_out: The reference, if it is not a part of the data.
+
+    Attributes:
+        positions: Where in the data each image is that was kept, counted from 0.
+        copies: How many images were left out since they came before.
+        contradictory: How many of these came with another target than the first time.
+        shared: How many images were left out since they are in the reference.
+
+    Example:
+        >>> image = torch.randn(3, 3, 4, 4)
+        >>> data = [Batch(image, torch.arange(3)), Batch(image[[1, 1]] + 1, torch.ones(2, dtype=torch.long))]
+        >>> distinct = DistinctBatches(data, [image[:1]])
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     [len(batch.target) for batch in distinct], distinct.positions
+        ([2, 1], [1, 2, 3])
+    """
+
+    def __init__(self, batches: Iterable[Batch], held_out: HeldOut = ()) -> None:
+        self.batches = batches
+        self.positions: list[int] = []
+        self.copies = self.contradictory = self.shared = 0
+        self._held_out = set(reference_digests(held_out))
+
+    @property
+    def left_out(self) -> int:
+        """How many images were left out."""
+        return self.copies + self.shared
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Read the data once.
+
+        Raises:
+            ValueError: All images are in the reference.
+
+        Warns:
+            UserWarning: At the end, if images were left out.
+        """
+        targets: dict[bytes, int] = {}
+        count = 0
+        for batch in self.batches:
+            new = []
+            rows = zip(row_digests(batch.images), batch.target.tolist(), strict=True)
+            for row, (digest, target) in enumerate(rows):
+                if digest in self._held_out:
+                    self.shared += 1
+                elif digest in targets:
+                    self.copies += 1
+                    self.contradictory += target != targets[digest]
+                else:
+                    targets[digest] = target
+                    new.append(row)
+            self.positions += [count + row for row in new]
+            count += len(batch.target)
+            if len(new) == len(batch.target):
+                yield batch
+            elif new:
+                yield Batch(*(value[new] for value in batch))
+        if count and not targets:
+            raise ValueError(SHARED)
+        self._warn(count)
+
+    def _warn(self, count: int) -> None:
+        if self.copies:
+            other = f" {self.contradictory} of them came with another target, which was ignored."
+            warn(
+                f"{self.copies} of the {count} images of data are identical to earlier ones and were left "
+                "out, so that each is scored once. A sampler with replacement makes such copies: turn it "
+                "off. Copies that are scored as often as they come make chance look like a finding."
+                + (other if self.contradictory else "")
+            )
+        if self.shared:
+            warn(
+                f"{self.shared} of the {count} images of data are in the reference and were not scored. "
+                "Split the data set first, or pass reference=None."
+            )
 
 
 def set_aside(batches: Iterable[Batch]) -> tuple[list[Batch], Iterator[Batch]]:
@@ -119,6 +211,8 @@ def given_reference(
 ) -> tuple[HeldOut, Iterator[Batch]]:
     """Move the user's reference to the device, unless it plainly is the data.
 
+    Images that it shares with the data later on are for :class:`DistinctBatches` to leave out.
+
     Args:
         reference: The reference as :class:`~captum_kd.UniCAM` takes it.
         data: The data as given.
@@ -131,13 +225,12 @@ def given_reference(
     Raises:
         ValueError: ``reference`` is ``data`` or begins with the same images, or a sample of it has several
             inputs.
+
+    Warns:
+        UserWarning: The reference holds an image more than once.
     """
-    shared = (
-        "reference and data hold the same images. Maps need a reference that is disjoint from what is "
-        "scored: split the data set first, or pass reference=None to set a part of the data aside."
-    )
     if reference is data:
-        raise ValueError(shared)
+        raise ValueError(SHARED)
     read = read_reference(reference)
     if any(len(batch.inputs) != 1 for batch in read):
         raise ValueError("reference must hold one tensor of images per batch, got several inputs.")
@@ -146,9 +239,23 @@ def given_reference(
     if first is not None:
         count = min(len(first.images), len(moved[0][0]))
         if torch.equal(first.images[:count], moved[0][0][:count]):
-            raise ValueError(shared)
+            raise ValueError(SHARED)
         batches = itertools.chain([first], batches)
-    return [images if target is None else (images, target) for images, target in moved], batches
+    held_out: HeldOut = [images if target is None else (images, target) for images, target in moved]
+    digests = reference_digests(held_out)
+    copies = len(digests) - len(set(digests))
+    if copies:
+        warn(
+            f"{copies} of the {len(digests)} images of the reference are identical to others in it, and so "
+            "count more than once in every map. Take each image once."
+        )
+    return held_out, batches
+
+
+def reference_digests(held_out: HeldOut) -> list[bytes]:
+    """A digest of each image of a reference."""
+    batches = [batch[0] if isinstance(batch, tuple) else batch for batch in held_out]
+    return [digest for images in batches for digest in row_digests(images)]
 
 
 def reference_size(held_out: HeldOut) -> int:

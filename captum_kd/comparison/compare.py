@@ -20,7 +20,14 @@ from captum_kd.comparison.arguments import (
     named_sides,
     named_students,
 )
-from captum_kd.comparison.batches import Data, given_reference, read_batches, reference_size, set_aside
+from captum_kd.comparison.batches import (
+    Data,
+    DistinctBatches,
+    given_reference,
+    read_batches,
+    reference_size,
+    set_aside,
+)
 from captum_kd.comparison.cache import feature_cache
 from captum_kd.comparison.features import BASE, stream
 from captum_kd.comparison.kept import KeptFeatures
@@ -89,7 +96,8 @@ def compare(
             are ``(n, c, h, w)``, or ``(n, c)`` (which have scores but no maps). Several students are
             looked up by the same names.
         data: A DataLoader, or any other iterable, of batches ``(images, target)``: floating point
-            ``(n, c, h, w)`` as the models take them, and class indices ``(n,)``.
+            ``(n, c, h, w)`` as the models take them, and class indices ``(n,)``. An image that is equal to an
+            earlier one, as a sampler with replacement gives, is left out with a warning.
         base_layers: Layers of the base model, paired with ``layers``. None: those of the same names.
         teacher: The teacher, which is compared with both.
         teacher_layers: Layers of the teacher, paired with ``layers``. None: those of the same names.
@@ -98,9 +106,9 @@ def compare(
             from a name of your choice to one of those, to a Captum ``LayerAttribution`` class or to a
             function ``(model, layer, images, classes) -> maps``. Classes and functions are run on both
             models, for the class that each predicts.
-        reference: The samples that UniCAM takes distances to, as :class:`~captum_kd.UniCAM` takes them; none
-            of them may be in ``data``. None: the first 64 samples of ``data`` (a quarter if there are fewer
-            than 256) are set aside and not scored, so the data should be in random order.
+        reference: The samples that UniCAM takes distances to, as :class:`~captum_kd.UniCAM` takes them; those
+            that are in ``data`` as well are not scored. None: the first 64 samples of ``data`` (a quarter if
+            there are fewer than 256) are set aside and not scored, so the data should be in random order.
         reshape_transform: Turns what each given layer of each model gives into ``(n, c, h, w)``, for token
             models and for layers with several outputs. A function of your own in ``methods`` has to do this
             itself.
@@ -165,9 +173,13 @@ def compare(
     place = common_device(sides, device)
     with undisturbed(*(side.model for side in sides.values())):
         batches = read_batches(data, place, progress)
-        held_out, batches = (
-            set_aside(batches) if reference is None else given_reference(reference, data, batches, place)
-        )
+        if reference is None:
+            distinct = DistinctBatches(batches)
+            held_out, batches = set_aside(distinct)
+        else:
+            held_out, others = given_reference(reference, data, batches, place)
+            distinct = DistinctBatches(others, held_out)
+            batches = iter(distinct)
         pairs = {name: Pair(sides[name], sides[BASE], held_out, label_embeddings) for name in students}
         kept = None if kept_share is None else KeptFeatures(pairs, pool, kept_share, seed)
         remember = None if cache is None else feature_cache(cache, sides, settings, held_out)
@@ -187,6 +199,8 @@ def compare(
             settings,
             samples=len(found.target),
             reference=reference_size(held_out),
+            left_out=distinct.left_out,
+            positions=tuple(distinct.positions[-len(found.target) :][: len(found.shown.images)]),
             decisions=decisions_of(chosen, pairs),
         ),
     )

@@ -12,7 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from captum_kd.comparison.maps import Maps
+from captum_kd.comparison.schema import (
+    check_content,
+    check_names,
+    check_settings,
+    check_tensors,
+    numbered_maps,
+)
 from captum_kd.comparison.settings import Settings
 
 _FORMAT = "captum-kd comparison 1"
@@ -55,7 +61,8 @@ def read_comparison(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not a saved comparison, or a later version wrote it.
+        ValueError: The file is not a saved comparison, another version wrote it, or it was damaged or
+            altered.
     """
     name = repr(os.fspath(path))
     if not os.path.exists(path):
@@ -64,22 +71,36 @@ def read_comparison(path: str | os.PathLike[str]) -> dict[str, Any]:
         with safe_open(os.fspath(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    # Besides, PyTorch may not know a type of numbers that the file names.
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{name} is not a safetensors file: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise ValueError(
             f"{name} is not a comparison saved by Comparison.save (its format is {metadata.get('format')!r}, "
             f"not {_FORMAT!r})."
         )
-    content: dict[str, Any] = json.loads(metadata["comparison"])
-    maps: Maps = {s: {layer: {} for layer in kept} for s, kept in content.pop("layers_with_maps").items()}
-    for i, (student, layer, method) in enumerate(content.pop("numbered_maps")):
-        maps[student][layer][method] = (tensors[f"maps.{i}.0"], tensors[f"maps.{i}.1"])
     try:
-        content["settings"] = Settings.from_json(content["settings"])
+        content = check_content(json.loads(metadata.get("comparison", "null")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged or was altered: {error}.") from error
+    try:
+        settings = Settings.from_json(content["settings"])
     except TypeError as error:
         raise ValueError(
             f"{name} was saved by another version of captum-kd, whose settings cannot be read: {error}."
         ) from error
-    content["sides"] = {method: tuple(words) for method, words in content["sides"].items()}
-    return {**content, "images": tensors["images"], "labels": tensors["labels"], "maps": maps}
+    try:
+        check_settings(content["settings"])
+        check_names(content, settings)
+        check_tensors(tensors, len(content["numbered_maps"]))
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged or was altered: {error}.") from error
+    return {
+        "rows": content["rows"],
+        "accuracy": content["accuracy"],
+        "images": tensors["images"],
+        "labels": tensors["labels"],
+        "maps": numbered_maps(content, tensors),
+        "sides": {method: tuple(words) for method, words in content["sides"].items()},
+        "settings": settings,
+    }

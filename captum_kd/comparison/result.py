@@ -300,7 +300,8 @@ class Comparison:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is not a saved comparison.
+            ValueError: The file is not a saved comparison, or it was damaged or altered: the message says
+                what is wrong.
         """
         return cls(**read_comparison(path))
 

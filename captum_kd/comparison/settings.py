@@ -24,6 +24,8 @@ class Settings:
         layers: The names of the layers, first to last.
         teacher: Whether a teacher was compared, too.
         samples: The number of scored images.
+        left_out: The number of images that were not scored since they are identical to an earlier one, or are
+            in the reference.
         reference: The number of images in the reference.
         reference_source: Where the reference comes from.
         label_embeddings: What represents the classes: "one-hot", the name of a language model, or a shape.
@@ -37,6 +39,7 @@ class Settings:
         reshape_transform: The name of the function that turns layer outputs into ``(n, c, h, w)``, if any.
         versions: The version of each library.
         decisions: For each map method what it chose by itself, such as its feature layers.
+        positions: Where in the data each shown image is, counted from 0.
         command: The command line that made the comparison.
         data: The name of the data.
         notes: Sentences for the report.
@@ -53,6 +56,7 @@ class Settings:
     layers: tuple[str, ...]
     teacher: bool = False
     samples: int = 0
+    left_out: int = 0
     reference: int = 0
     reference_source: str | None = None
     label_embeddings: str = "one-hot"
@@ -65,6 +69,7 @@ class Settings:
     reshape_transform: str | None = None
     versions: dict[str, str] = field(default_factory=dict, repr=False)
     decisions: dict[str, str] = field(default_factory=dict, repr=False)
+    positions: tuple[int, ...] = field(default=(), repr=False)
     command: str | None = field(default=None, repr=False)
     data: str | None = None
     notes: tuple[str, ...] = field(default=(), repr=False)
@@ -111,10 +116,12 @@ class Settings:
         reference = f"{self.reference} images that UniCAM takes distances to"
         source = f" ({self.reference_source})" if self.reference_source else ""
         grid = "over all positions" if self.pool == 1 else f"on a {self.pool} × {self.pool} grid"
+        copies = "identical to earlier ones or to ones of the reference"
         kept = f"{self.kept_share} of the pixels, the others imputed (ROAD)"
         lines = [
             ("Data", self.data),
             ("Images scored", str(self.samples)),
+            ("Images left out", f"{self.left_out}, {copies}" if self.left_out else None),
             ("Images shown", f"{shown}, the first ones; nothing was chosen" if shown else None),
             ("Reference", reference + source if self.reference else None),
             ("Features", f"activations averaged {grid}"),

@@ -10,6 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_kd.functional.distance import accumulation_dtype
+
+# Beyond these the softened outputs, or what is left of their differences, are rounding.
+_COLDEST, _HOTTEST = 1e-6, 1e4
+# Above this float32 is too coarse for the differences, whose squares T² makes up for.
+_HOT = 50.0
+# The target of a sample without a label, as PyTorch has it.
+_NO_LABEL = -100
+
 _AVERAGE_POOL: dict[int, Callable[[Tensor, Any], Tensor]] = {
     1: F.adaptive_avg_pool1d,
     2: F.adaptive_avg_pool2d,
@@ -23,12 +32,14 @@ class ResponseLoss(nn.Module):
     ``(1 - w) CE(z_s, y) + w T² KL(softmax(z_t / T) || softmax(z_s / T))``, averaged over the batch, with the
     logits z_s of the student and z_t of the teacher (Hinton, Vinyals & Dean, "Distilling the Knowledge in a
     Neural Network", 2015). The factor T² keeps the two gradients comparable as T grows. No gradient reaches
-    the teacher, and half precision is raised to float32.
+    the teacher, and half precision is raised to float32. A sample of class -100 has no label: the
+    cross-entropy is averaged over the others, and is 0 if there are none. A class that the teacher rules out
+    with a logit of -inf adds nothing to the divergence.
 
     The defaults are the settings of Adhane et al., "On Explaining Knowledge Distillation".
 
     Args:
-        temperature: T, greater than 0. The larger it is, the more the small outputs of the teacher count.
+        temperature: T, from 1e-6 to 1e4. The larger it is, the more the small outputs of the teacher count.
         weight: w, from 0 (labels alone) to 1 (teacher alone).
 
     Raises:
@@ -42,8 +53,11 @@ class ResponseLoss(nn.Module):
 
     def __init__(self, temperature: float = 20.0, weight: float = 0.3) -> None:
         super().__init__()
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise ValueError(f"temperature must be a finite number greater than 0, got {temperature}.")
+        if not _COLDEST <= temperature <= _HOTTEST:
+            raise ValueError(
+                f"temperature must be from {_COLDEST:g} to {_HOTTEST:g}, where outputs still differ by more "
+                f"than rounding, got {temperature}."
+            )
         if not 0 <= weight <= 1:
             raise ValueError(f"weight must be from 0 (labels alone) to 1 (teacher alone), got {weight}.")
         self.temperature = temperature
@@ -79,18 +93,35 @@ class ResponseLoss(nn.Module):
             raise TypeError(f"target must hold class numbers (torch.long), got {target.dtype}.")
         student = at_least_float32(student_logits)
         teacher = at_least_float32(teacher_logits.detach())
-        divergence = F.kl_div(
-            F.log_softmax(student / self.temperature, dim=1),
-            F.log_softmax(teacher / self.temperature, dim=1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        labels = F.cross_entropy(student, target.long())
-        return (1 - self.weight) * labels + self.weight * self.temperature**2 * divergence
+        # A term of weight 0 is left out, since it may be infinite.
+        terms = []
+        if self.weight < 1:
+            terms.append((1 - self.weight) * _cross_entropy(student, target.long()))
+        if self.weight > 0:
+            factor = self.weight * self.temperature**2
+            terms.append(factor * _divergence(student, teacher, self.temperature))
+        return torch.stack(terms).sum()
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         return f"temperature={self.temperature}, weight={self.weight}"
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """The mean over the samples that have a label."""
+    total = F.cross_entropy(logits, target, ignore_index=_NO_LABEL, reduction="sum")
+    return total / (target != _NO_LABEL).sum().clamp(min=1)
+
+
+def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) of softened outputs, averaged over the batch."""
+    dtype = accumulation_dtype(student.device) if temperature > _HOT else student.dtype
+    own, theirs = (F.log_softmax(logits.to(dtype) / temperature, dim=1) for logits in (student, teacher))
+    # The limit of p log p is 0.
+    ruled_out = theirs == -math.inf
+    own, theirs = (values.masked_fill(ruled_out, 0.0) for values in (own, theirs))
+    parts = theirs.exp().masked_fill(ruled_out, 0.0) * (theirs - own)
+    return (parts.sum() / len(student)).to(student.dtype)
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -103,10 +134,11 @@ def attention_map(features: Tensor) -> Tensor:
         features: Activations, ``(n, channels, *spatial)``; half precision is raised to float32.
 
     Returns:
-        ``(n, positions)``, each row of length 1, or 0 where all activations of the sample are 0.
+        ``(n, positions)``, each row of length 1 whatever the scale of the sample, or 0 where all its
+        activations are 0.
 
     Raises:
-        ValueError: ``features`` have no spatial axis.
+        ValueError: ``features`` have no spatial axis, or no channel or position.
 
     Example:
         >>> attention_map(torch.tensor([[[0.0, 1.0], [2.0, 1.0]]]))
@@ -117,6 +149,8 @@ def attention_map(features: Tensor) -> Tensor:
             f"An attention map needs features (n, channels, *spatial), got shape {tuple(features.shape)}. "
             "Choose a layer before the global pooling."
         )
+    if 0 in features.shape[1:]:
+        raise ValueError(f"An attention map needs channels and positions, got shape {tuple(features.shape)}.")
     return _scaled_to_length_1(_mean_square(features))
 
 
@@ -226,7 +260,24 @@ def _map_of_size(features: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _mean_square(features: Tensor) -> Tensor:
-    return at_least_float32(features).square().mean(dim=1, keepdim=True)
+    """The mean of the squared channels, up to a power of 4 for each sample, so that no square overflows."""
+    values = at_least_float32(features)
+    if not len(values):
+        return values.square().mean(dim=1, keepdim=True)
+    peaks = values.detach().abs().amax(dim=tuple(range(1, values.dim())), keepdim=True)
+    # Powers of two change no digit of what follows.
+    return (values * _inverse_power_of_two(peaks)).square().mean(dim=1, keepdim=True)
+
+
+def _inverse_power_of_two(values: Tensor) -> Tensor:
+    """One over the greatest power of two that is at most a value; 1 where the value is subnormal or 0."""
+    integers, exponent = (
+        (torch.int64, 0x7FF0000000000000) if values.dtype == torch.float64 else (torch.int32, 0x7F800000)
+    )
+    # The bits of the exponent alone are the power.
+    powers = (values.view(integers) & exponent).view(values.dtype)
+    least = torch.finfo(values.dtype).tiny
+    return torch.where(values < least, 1.0, powers.reciprocal().clamp(least, 1 / least))
 
 
 def _scaled_to_length_1(squares: Tensor) -> Tensor:

@@ -112,7 +112,8 @@ def partial_l2(student: Tensor, teacher: Tensor) -> Tensor:
             f"{tuple(student.shape)} and {tuple(teacher.shape)}."
         )
     student, teacher = at_least_float32(student), at_least_float32(teacher)
-    counts = (student > teacher) | (teacher > 0)
+    # Written so that NaN counts, and is not hidden.
+    counts = ~((student <= teacher) & (teacher <= 0))
     return torch.where(counts, student - teacher, 0.0).square().sum()
 
 

@@ -94,7 +94,7 @@ def compare_inputs(
         cache=cache,
         progress=progress,
     )
-    shown = inputs.images.names[reference : reference + len(comparison.images)]
+    shown = [inputs.images.names[reference + position] for position in comparison.settings.positions]
     notes = [*inputs.notes, *([] if reshape_transform is None else [OF_TOKENS])]
     return _described(comparison, inputs.images, shown, notes, command)
 

@@ -127,8 +127,10 @@ def relevance_score(
     )
     for batch, batch_target, maps in batches:
         kept = perturbed(batch, maps, perturb_func)
-        other = None if given is None else layer_features(given[0], kept, given[1], pool, "given model")
-        features = layer_features(forward_func, kept, layer, pool, "model")
+        other = None if given is None else layer_features(given[0], kept, given[1], pool, "given model")[0]
+        features, output = layer_features(forward_func, kept, layer, pool, "model")
+        # Again, since only now the number of classes is known.
+        batch_target = class_indices(batch_target, output, len(batch_target))
         score = batch_relevance(features, batch_target, label_embeddings, other, estimator)
         scores.append((score, len(features)))
     return score_result(scores, estimator, return_batches)

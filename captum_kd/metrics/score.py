@@ -10,6 +10,7 @@ from torch import Tensor
 from captum_kd.functional.correlation import Estimator, features_to_distances
 from captum_kd.functional.interval import confidence_interval_from_distances
 from captum_kd.functional.permutation import permutation_test_from_distances
+from captum_kd.metrics.copies import warn_of_repeated_rows
 
 
 class Score(NamedTuple):
@@ -64,6 +65,9 @@ def score_with_statistics(
         ValueError: There are fewer than 8 samples, the numbers of samples differ, ``confidence`` is outside
             (0, 1), the estimator is unknown, or "biased" is combined with ``given``.
 
+    Warns:
+        UserWarning: Samples seem to be there more than once, which makes chance look significant.
+
     Example:
         >>> import torch
         >>> generator = torch.Generator().manual_seed(0)
@@ -73,6 +77,7 @@ def score_with_statistics(
         (1.0, 0.005, 64)
     """
     distances = features_to_distances(features, others, given)
+    warn_of_repeated_rows(features, others, *(() if given is None else (given,)))
     interval = confidence_interval_from_distances(*distances, estimator=estimator, confidence=confidence)
     test = permutation_test_from_distances(
         *distances, estimator=estimator, permutations=permutations, generator=generator

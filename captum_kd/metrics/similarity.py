@@ -96,7 +96,7 @@ def feature_similarity_score(
     for batch, maps, base_maps in batches:
         kept = perturbed(batch, maps, perturb_func)
         base_kept = kept if base_maps is maps else perturbed(batch, base_maps, perturb_func)
-        features = layer_features(forward_func, kept, own, pool, "student")
-        base_features = layer_features(base_model, base_kept, theirs, pool, "base model")
+        features, _ = layer_features(forward_func, kept, own, pool, "student")
+        base_features, _ = layer_features(base_model, base_kept, theirs, pool, "base model")
         scores.append((batch_similarity(features, base_features, estimator), len(features)))
     return score_result(scores, estimator, return_batches)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,13 +13,17 @@ from torchmetrics.utilities import dim_zero_cat
 
 from captum_kd.functional.correlation import Estimator, check_estimator
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.metrics.batches import BatchScores, mean_score
+from captum_kd.metrics.batches import BatchScores, check_features, mean_score, sample_classes
+from captum_kd.metrics.copies import warn_of_repeated_rows
 from captum_kd.metrics.relevance import batch_relevance
 from captum_kd.metrics.similarity import batch_similarity
 
 
 class MeanOverBatches(Metric):
     """Mean of a score over mini-batches; the scores of several processes are gathered.
+
+    A :class:`torchmetrics.MetricCollection` never computes two of these as one: metrics of other settings may
+    come to the same states, and would then report each other's values.
 
     Args:
         estimator: "biased" or "unbiased".
@@ -29,6 +35,7 @@ class MeanOverBatches(Metric):
     scores: list[Tensor]
     sizes: list[Tensor]
     left_out: Tensor
+    unlike_any: Tensor
 
     def __init__(self, *, estimator: Estimator, **options: Any) -> None:
         super().__init__(**options)
@@ -37,16 +44,74 @@ class MeanOverBatches(Metric):
         self.add_state("scores", default=[], dist_reduce_fx="cat")
         self.add_state("sizes", default=[], dist_reduce_fx="cat")
         self.add_state("left_out", default=torch.tensor(0), dist_reduce_fx="sum")
+        # A MetricCollection merges metrics whose states are equal. NaN equals nothing, and sums to NaN.
+        self.add_state("unlike_any", default=torch.tensor(math.nan), dist_reduce_fx="sum")
+        self._of_one_batch = self._warned_of_copies = False
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a mini-batch and return its score.
+
+        Args:
+            *args: As ``update`` takes them.
+            **kwargs: As ``update`` takes them.
+
+        Returns:
+            The score of this mini-batch alone, NaN if it is left out.
+
+        Raises:
+            TypeError: As ``update`` does. What was added before is kept.
+            ValueError: As ``update`` does. What was added before is kept.
+        """
+        before = {name: list(v) if isinstance(v, list) else v for name, v in vars(self).items()}
+        self._of_one_batch = True
+        try:
+            return super().forward(*args, **kwargs)
+        except BaseException:
+            # torchmetrics sets the states aside while it scores one mini-batch, and would lose them.
+            vars(self).update(before)
+            raise
+        finally:
+            self._of_one_batch = False
+
+    def _warn_of_copies(self, features: Tensor, *others: Tensor) -> None:
+        if not self._warned_of_copies:
+            self._warned_of_copies = warn_of_repeated_rows(features, *others)
 
     def _add(self, score: Tensor | None, size: int) -> None:
         if score is None:
-            self.left_out += 1
+            # Not in place, so that the state from before an error is still what it was.
+            self.left_out = self.left_out + 1
             return
         self.scores.append(score.reshape(1))
         self.sizes.append(torch.tensor([size], device=score.device))
 
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add what another metric has seen, or its states.
+
+        Args:
+            incoming_state: A metric of the same settings, or its ``metric_state``.
+
+        Raises:
+            ValueError: The metric has other settings, so that its scores are of another kind.
+        """
+        if isinstance(incoming_state, MeanOverBatches) and not self._has_settings_of(incoming_state):
+            raise ValueError(
+                "merge_state needs a metric with the same estimator and label embeddings: the mean of "
+                "scores of two kinds is neither's."
+            )
+        super().merge_state(incoming_state)
+
+    def _has_settings_of(self, other: MeanOverBatches) -> bool:
+        return type(self) is type(other) and self.estimator == other.estimator
+
     def compute(self) -> Tensor:
-        """Return the mean over the mini-batches that could be scored."""
+        """Return the mean over the mini-batches that could be scored.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self._of_one_batch and not len(self.scores):
+            return torch.tensor(math.nan, dtype=torch.float64, device=self.left_out.device)
         return self.batch_scores().score
 
     def batch_scores(self) -> BatchScores:
@@ -90,7 +155,13 @@ class FeatureSimilarityScore(MeanOverBatches):
         Args:
             features: The student's, ``(n, ...)``.
             base_features: The base model's on the same samples, ``(n, ...)``.
+
+        Raises:
+            TypeError: An argument is not a tensor.
+            ValueError: The numbers of samples differ.
         """
+        check_features(features=features, base_features=base_features)
+        self._warn_of_copies(features, base_features)
         self._add(batch_similarity(features, base_features, self.estimator), len(features))
 
 
@@ -130,7 +201,12 @@ class RelevanceScore(MeanOverBatches):
         super().__init__(estimator=estimator, **options)
         self.label_embeddings = label_embeddings
 
-    def update(self, features: Tensor, target: Tensor, given: Tensor | None = None) -> None:
+    def _has_settings_of(self, other: MeanOverBatches) -> bool:
+        return super()._has_settings_of(other) and _same_embeddings(
+            self.label_embeddings, getattr(other, "label_embeddings", None)
+        )
+
+    def update(self, features: Tensor, target: Tensor | Sequence[int], given: Tensor | None = None) -> None:
         """Add a mini-batch.
 
         Args:
@@ -138,6 +214,22 @@ class RelevanceScore(MeanOverBatches):
             target: Class indices ``(n,)``.
             given: Another model's features on the same samples; the score is then that of what ``features``
                 have beyond them (distilled or residual features).
+
+        Raises:
+            TypeError: Features are not a tensor, or the target does not hold integers.
+            ValueError: The numbers of samples differ, a target is out of range, or "biased" with ``given``.
         """
+        check_features(features=features, **({} if given is None else {"given": given}))
+        target = sample_classes(target, len(features))
+        self._warn_of_copies(features, target, *(() if given is None else (given,)))
         score = batch_relevance(features, target, self.label_embeddings, given, self.estimator)
         self._add(score, len(features))
+
+
+def _same_embeddings(first: LabelEmbeddings | Tensor | None, second: LabelEmbeddings | Tensor | None) -> bool:
+    one, two = (
+        value.embeddings if isinstance(value, LabelEmbeddings) else value for value in (first, second)
+    )
+    if one is None or two is None:
+        return one is two
+    return torch.equal(one, two.to(one.device, one.dtype))

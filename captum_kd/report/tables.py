@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -32,7 +33,7 @@ class Table(NamedTuple):
     best: str | None = None
 
     def to_markdown(self) -> str:
-        """The table in GitHub's Markdown, with its caption above.
+        """The table in GitHub's Markdown, with its caption above; every text is shown as it is.
 
         Example:
             >>> table = Table("Scores", ["model", "RS"], [("student", [Cell("0.5", "0.4 to 0.6")])])
@@ -43,11 +44,14 @@ class Table(NamedTuple):
             |---|---|
             | student | 0.5 (0.4 to 0.6) |
         """
-        lines = [_row(self.heads), "|" + "---|" * len(self.heads)]
+        lines = [_row([_escaped(head) for head in self.heads]), "|" + "---|" * len(self.heads)]
         for name, cells in self.rows:
-            texts = [f"{c.value} ({c.note})" if c.note else c.value for c in cells]
-            lines.append(_row([f"**{name}**" if name == self.best else name, *texts]))
-        return "\n".join([self.caption, "", *lines])
+            texts = [_escaped(f"{c.value} ({c.note})" if c.note else c.value) for c in cells]
+            own = _escaped(name)
+            lines.append(_row([f"**{own}**" if name == self.best else own, *texts]))
+        # At the start of a paragraph some characters make headings and lists.
+        caption = re.sub(r"^(\d*)([#+\-=.)])", r"\1\\\2", _escaped(self.caption))
+        return "\n".join([caption, "", *lines])
 
     def to_html(self) -> str:
         """The table as HTML, every text escaped."""
@@ -75,4 +79,13 @@ def score_cell(score: Score) -> Cell:
 
 
 def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+    return "| " + " | ".join(texts) + " |"
+
+
+def _escaped(text: str) -> str:
+    """A text on one line, in which neither HTML nor Markdown is at work.
+
+    Underscores within words, as names of layers have them, do nothing and stay.
+    """
+    line = escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)

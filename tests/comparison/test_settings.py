@@ -16,6 +16,7 @@ SETTINGS = Settings(
     layers=("layer3", "layer4"),
     teacher=True,
     samples=80,
+    left_out=3,
     reference=20,
     reference_source="given",
     class_names=("cat", "dog"),
@@ -27,6 +28,7 @@ SETTINGS = Settings(
     reshape_transform="tokens_to_image",
     versions={"torch": "2.6", "captum": "0.9"},
     decisions={"mine": "features of layer4"},
+    positions=(4, 6),
     data="photos",
     notes=("A note.",),
     image_names=("a.png",),
@@ -52,6 +54,7 @@ def test_provenance_says_what_decides_the_result() -> None:
     assert lines == [
         ("Data", "photos"),
         ("Images scored", "80"),
+        ("Images left out", "3, identical to earlier ones or to ones of the reference"),
         ("Images shown", "3, the first ones; nothing was chosen"),
         ("Reference", "20 images that UniCAM takes distances to (given)"),
         ("Features", "activations averaged on a 2 × 2 grid"),

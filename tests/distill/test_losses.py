@@ -85,6 +85,53 @@ def test_half_precision_is_raised(dtype: torch.dtype) -> None:
     assert AttentionLoss()([large.double()], [large.double()]).dtype == torch.float64
 
 
+def test_samples_without_a_label_have_the_teacher_alone() -> None:
+    student, teacher = noise(6, 4).requires_grad_(), noise(6, 4, seed=1)
+    target = torch.tensor([0, -100, 2, 3, -100, 1])
+    labels = F.cross_entropy(student, target)
+    taught = ResponseLoss(4.0, 1.0)(student, teacher, target)
+    torch.testing.assert_close(ResponseLoss(4.0, 0.3)(student, teacher, target), 0.7 * labels + 0.3 * taught)
+    none = torch.full((6,), -100)
+    loss = ResponseLoss(4.0, 0.3)(student, teacher, none)
+    torch.testing.assert_close(loss, 0.3 * taught)
+    loss.backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+    assert ResponseLoss(4.0, 1.0)(student, teacher, none) == taught
+    assert ResponseLoss(4.0, 0.0)(student, teacher, none) == 0
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-3, 49.0, 51.0, 1e3, 1e4])
+def test_any_temperature_gives_what_float64_gives(temperature: float) -> None:
+    # For large T the loss becomes a mean of squared differences of centred logits, halved.
+    student, teacher, target = noise(8, 10), noise(8, 10, seed=1), torch.arange(8)
+    loss = ResponseLoss(temperature, 1.0)
+    found, exact = loss(student, teacher, target), loss(student.double(), teacher.double(), target)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=1e-6)
+    assert found.dtype == torch.float32
+    if temperature >= 1e3:
+        difference = (student - teacher).double()
+        limit = (difference - difference.mean(1, keepdim=True)).square().mean() / 2
+        torch.testing.assert_close(found.double(), limit, rtol=1e-2, atol=0)
+    assert torch.isfinite(loss(student.half(), teacher.half(), target))
+
+
+def test_classes_that_are_ruled_out_add_nothing() -> None:
+    """Logits of -inf, as masks of classes have them, on both sides."""
+    student, teacher, target = noise(6, 5), noise(6, 5, seed=1), torch.arange(6) % 3
+    masked, masked_teacher = student.clone(), teacher.clone()
+    masked[:, 3:], masked_teacher[:, 3:] = -math.inf, -math.inf
+    masked.requires_grad_()
+    loss = ResponseLoss(4.0, 0.3)(masked, masked_teacher, target)
+    torch.testing.assert_close(loss, ResponseLoss(4.0, 0.3)(student[:, :3], teacher[:, :3], target))
+    loss.backward()
+    assert masked.grad is not None
+    assert torch.isfinite(masked.grad).all()
+    # A term of weight 0 does not matter, whatever it is.
+    assert torch.isfinite(ResponseLoss(4.0, 0.0)(student, teacher * torch.nan, target))
+    assert ResponseLoss(4.0, 1.0)(student, teacher * torch.nan, target).isnan()
+
+
 def test_response_refuses() -> None:
     target = torch.tensor([0, 1])
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\).*same classes"):
@@ -97,7 +144,7 @@ def test_response_refuses() -> None:
         ResponseLoss()(noise(0, 4), noise(0, 4), target[:0])
     with pytest.raises(TypeError, match=r"torch\.long.*torch\.float32"):
         ResponseLoss()(noise(2, 4), noise(2, 4), target.float())
-    for temperature in (0.0, -1.0, math.inf, math.nan):
+    for temperature in (0.0, -1.0, 1e-7, 1e5, 1e30, math.inf, math.nan):
         with pytest.raises(ValueError, match="temperature must be"):
             ResponseLoss(temperature=temperature)
     for weight in (-0.1, 1.1, math.nan):
@@ -111,6 +158,40 @@ def test_attention_map_by_hand() -> None:
     expected = torch.tensor([[5.0, 25.0]]) / math.sqrt(650)
     torch.testing.assert_close(attention_map(features), expected)
     torch.testing.assert_close(attention_map(-10 * features), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e-3, 1e12, 1e30, 3e38])
+@pytest.mark.parametrize("size", [4, 7])
+def test_the_scale_of_a_sample_does_not_matter(scale: float, size: int) -> None:
+    features = noise(3, 5, size, size).clamp(-1, 1)
+    scaled = features.clone()
+    scaled[1] *= scale
+    scaled.requires_grad_()
+    torch.testing.assert_close(attention_map(scaled), attention_map(features))
+    other = noise(3, 2, 4, 4, seed=1)
+    loss = AttentionLoss()([scaled], [other])
+    torch.testing.assert_close(loss, AttentionLoss()([features], [other]))
+    torch.testing.assert_close(AttentionLoss()([other], [scaled]), loss)
+    loss.backward()
+    assert scaled.grad is not None
+    assert torch.isfinite(scaled.grad).all()
+
+
+def test_powers_of_two_change_no_digit() -> None:
+    features = noise(3, 5, 6, 6)
+    plain = F.normalize(features.square().mean(1).flatten(1), dim=1)
+    assert torch.equal(attention_map(features), plain)
+    assert torch.equal(
+        attention_map(1000 * features.double()), attention_map(1000 * 2**40 * features.double())
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_shows(value: float) -> None:
+    features = noise(2, 3, 4, 4)
+    features[0, 0, 0, 0] = value
+    assert AttentionLoss()([features], [noise(2, 3, 4, 4, seed=1)]).isnan()
+    assert attention_map(features)[1].isfinite().all()
 
 
 def test_zero_maps_stay_zero_with_a_finite_gradient() -> None:
@@ -188,6 +269,10 @@ def test_attention_refuses() -> None:
         AttentionLoss(weight=-1.0)
     with pytest.raises(ValueError, match=r"needs features .*got shape \(2, 10\)"):
         attention_map(noise(2, 10))
+    for shape in ((2, 0, 4, 4), (2, 3, 0, 4)):
+        with pytest.raises(ValueError, match="needs channels and positions"):
+            attention_map(noise(*shape))
+    assert attention_map(noise(0, 3, 4, 4)).shape == (0, 16)
 
 
 def test_a_loss_that_cannot_teach_is_refused() -> None:

@@ -240,3 +240,11 @@ def test_half_precision(dtype: torch.dtype) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in [*body, *loss.parameters()])
     exact = loss([f.float() for f in s], [f.float() for f in t])
     torch.testing.assert_close(value, exact, rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [(torch.nan, -1.0), (-1.0, torch.nan), (torch.nan, torch.nan)]
+)
+def test_nan_is_not_hidden_where_the_teacher_is_silent(student: float, teacher: float) -> None:
+    features = torch.tensor([[-3.0, 2.0], [-3.0, student]]), torch.tensor([[-1.0, -1.0], [-1.0, teacher]])
+    assert partial_l2(*features).isnan()

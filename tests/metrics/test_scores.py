@@ -299,3 +299,37 @@ def test_bad_targets_layers_and_combinations() -> None:
         relevance_score(student, images(), layer, torch.zeros(12, dtype=torch.long))
     with pytest.raises(ValueError, match="No mini-batch could be scored"):
         feature_similarity_score(student, images(3), layer, base)
+
+
+@pytest.mark.parametrize("beyond", [1, 7])
+def test_a_class_that_the_model_does_not_have_is_refused(beyond: int) -> None:
+    student, base = pair()
+    layer, target = student.second_relu, classes()
+    with pytest.raises(ValueError, match=f"target must be from 0 to 3, got values from 0 to {3 + beyond}"):
+        relevance_score(student, images(), layer, torch.where(target == 3, 3 + beyond, target))
+    # In a later mini-batch, with embeddings for it, and beside another model.
+    late = target.clone()
+    late[-1] = 3 + beyond
+    with pytest.raises(ValueError, match="target must be from 0 to 3"):
+        relevance_score(student, images(), layer, late, label_embeddings=torch.eye(20), batch_size=6)
+    with pytest.raises(ValueError, match="target must be from 0 to 3"):
+        relevance_score(student, images(), layer, late, given=(base, base.second_relu))
+
+
+@pytest.mark.parametrize("batch_size", [None, 6])
+def test_inputs_that_come_again_are_left_out(batch_size: int | None) -> None:
+    student, base = pair()
+    x, target, layer = images(), classes(), student.second_relu
+    maps = grad_cam(student, x)
+    rows = [0, 1, 2, 3, 1, 4, 5, 6, 7, 8, 9, 0, 10, 11]
+    options: dict[str, Any] = {"batch_size": batch_size, "perturb_func": multiply}
+    for score in (
+        lambda x, target, maps: feature_similarity_score(
+            student, x, layer, base, attributions=maps, base_attributions=maps + 1, **options
+        ),
+        lambda x, target, maps: relevance_score(student, x, layer, target, attributions=maps, **options),
+    ):
+        with pytest.warns(UserWarning, match="2 of 14 inputs are identical to earlier ones") as caught:
+            found = score(x[rows], target[rows], maps[rows])
+        assert [warning.filename for warning in caught] == [__file__]
+        assert found == score(x, target, maps)
