@@ -6,15 +6,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from captum_kd.attr.samples import LayerSamples
 from captum_kd.functional import cam
+from captum_kd.models.activations import check_samples
 from captum_kd.models.gradients import forward_with_graph, layer_gradients
+from captum_kd.models.hooks import sample_count
 from captum_kd.models.layers import describe_layer
 from captum_kd.models.side import Side
-from captum_kd.models.targets import Target, class_indices, has_class_scores
+from captum_kd.models.targets import (
+    Target,
+    check_finite_scores,
+    class_indices,
+    class_score_gradient,
+    described_output,
+    has_class_scores,
+)
 from captum_kd.models.tokens import warn_of_channels_last
 
 
@@ -84,30 +92,40 @@ class DeepFeatures(NamedTuple):
     def class_weights(self, target: Target) -> list[AtLayer]:
         """The gradient of class scores at each explained layer.
 
+        Of a model with one output ``z`` these are ``[-z/2, z/2]``.
+
         Args:
             target: Class index of each sample, see :func:`captum_kd.models.targets.class_indices`; None: the
                 model's prediction.
 
         Raises:
-            ValueError: The output is not ``(n, num_classes)`` or does not depend on an explained layer.
+            ValueError: The output is not ``(n, num_classes)``, not finite or does not depend on an explained
+                layer; or its gradient there is not finite.
         """
         count = len(self.reshape(self.layers[0]))
         if not has_class_scores(self.output) or len(self.output) != count:
-            given = (
-                tuple(self.output.shape) if isinstance(self.output, Tensor) else type(self.output).__name__
-            )
+            given = described_output(self.output)
             raise ValueError(
                 f"class_evidence needs class scores of shape ({count}, num_classes), but the {self.role} "
                 f"returned {given}. Wrap the model so that it returns its class scores, or pass "
                 "class_evidence=False."
             )
+        check_finite_scores(self.output, self.role)
         alone = f"The class scores of the {self.role} do not depend on {{}}. Pass class_evidence=False."
         if not self.output.requires_grad:
             raise ValueError(alone.format(self.names[0]))
         classes = class_indices(target, self.output, count, self.role)
-        seed = F.one_hot(classes.to(self.output.device), self.output.shape[1]).to(self.output)
+        seed = class_score_gradient(classes, self.output)
         gradients = layer_gradients(self.layers, [self.output], [seed], keep_graph=True)
-        return self._at_layers(gradients, alone)
+        at_layers = self._at_layers(gradients, alone)
+        for name, one in zip(self.names, at_layers, strict=True):
+            if not torch.isfinite(one.weights).all():
+                raise ValueError(
+                    f"The gradient of the class scores of the {self.role} holds NaN or infinite values at "
+                    f"{name}. Look for operations without a finite gradient behind it (a square root or norm "
+                    "of 0, a division by 0), or pass class_evidence=False."
+                )
+        return at_layers
 
     def _at_layers(self, gradients: Sequence[Any], otherwise: str) -> list[AtLayer]:
         """Weights, activations and means of the explained layers, from gradients with respect to them."""
@@ -140,7 +158,8 @@ def deep_features(
 
     Raises:
         TypeError: A layer gives something else than one floating point tensor.
-        ValueError: A feature layer gives activations that are not ``(n, c, ...)`` or not finite.
+        ValueError: A feature layer gives activations that are not ``(n, c, ...)`` or not finite; or a layer
+            gives activations that differ from the inputs in the number of samples.
     """
     transform = side.reshape_transform
     feature_layers = side.layers if side.feature_layers is None else side.feature_layers
@@ -154,6 +173,7 @@ def deep_features(
         role=side.role,
     )
     given = dict(zip(modules, found, strict=True))
+    count = sample_count(inputs if isinstance(inputs, tuple) else (inputs,))
     names = {layer: describe_layer(side.model, layer, side.role) for layer in modules}
 
     def reshape(value: Any) -> Tensor:
@@ -171,11 +191,14 @@ def deep_features(
             warn_of_channels_last(names[layer], value)
     with torch.inference_mode(False), torch.enable_grad():
         features = [reshape(given[layer]) for layer in feature_layers]
+    for layer in side.layers:
+        check_samples(names[layer], _detached(reshape(given[layer])), count)
     for layer, value in zip(feature_layers, features, strict=True):
         if value.dim() < 2:
             raise ValueError(
                 f"{names[layer]} gives activations of shape {tuple(value.shape)}, but (N, C, ...) is needed."
             )
+        check_samples(names[layer], value, count)
         if not torch.isfinite(value).all():
             raise ValueError(
                 f"The activations of {names[layer]} hold NaN or infinite values. Check the weights and the "

@@ -20,6 +20,7 @@ from captum_kd.functional.pooling import centered
 from captum_kd.models.activations import ReshapeTransform
 from captum_kd.models.layers import Layers, deep_layers, layer_name, pair_layers
 from captum_kd.models.side import Side
+from captum_kd.models.targets import check_same_classes, warn_of_embeddings
 
 _POOL = 1  # distances between globally pooled features
 
@@ -56,8 +57,9 @@ class DeepUniCAM(PairAttribution):
             explained layers' own features.
         base_feature_layer: The base model's feature layers, in their order. None: those of the same names.
         class_evidence: Add what one model uses for a class and the other does not. The class is ``target``,
-            or each model's own prediction. Both models must return class scores ``(n, num_classes)``; pass
-            False where they do not.
+            or each model's own prediction. Both models must return class scores ``(n, num_classes)`` of the
+            same classes, or the logit ``(n, 1)`` of a binary classifier; pass False where they do not, as
+            where a model returns embeddings, which look the same.
         reference: Samples that distances are taken to: a tensor, a pair ``(inputs, target)``, or a
             DataLoader of either; at least 3 samples. A sample's map then does not depend on its batch.
         reshape_transform: Turns a layer's output into ``(n, c, *spatial)``, for token models and for layers
@@ -148,6 +150,8 @@ class DeepUniCAM(PairAttribution):
                 "whose channels do not correspond."
             )
         student, base = (self._samples(side, call, r) for side, r in zip(self.sides, references, strict=True))
+        if self.class_evidence:
+            self._check_class_scores(call, student, base)
         # First, as the objective's gradient releases the graph.
         evidence = [self._evidence(one, call) for one in (student, base)] if self.class_evidence else []
         unique = self._contrasted(self._unique(student, base), self._unique(base, student))
@@ -204,6 +208,16 @@ class DeepUniCAM(PairAttribution):
                 cam.attribution_map(self._weights(one.weights), self._activations(one), relu=False)
                 for one in at_layers
             ]
+
+    def _check_class_scores(self, call: Call, *models: _DeepSamples) -> None:
+        """Check what can be known of class scores: predictions are compared where no target is given."""
+        outputs = {}
+        for side, one in zip(self.sides, models, strict=True):
+            assert one.to_scores is not None
+            outputs[side.role] = one.to_scores.output
+            warn_of_embeddings(side.model, side.role)
+        if call.target is None:
+            check_same_classes(outputs)
 
     def _evidence(self, explained: _DeepSamples, call: Call) -> list[Tensor]:
         """What a model uses for the class, at every layer."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
 from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from captum_kd.models.activations import ReshapeTransform
 from captum_kd.models.gradients import forward_with_graph, layer_gradients
+from captum_kd.models.targets import class_score_gradient
 
 
 def grad_cam(
@@ -66,8 +66,7 @@ def _grad_cam_of_reshaped(
 ) -> Tensor:
     """Grad-CAM of tokens: Captum's takes their second dimension for channels."""
     (given,), output = forward_with_graph(model, [layer], images)
-    of_class = F.one_hot(classes, output.shape[1]).to(output)
-    (gradient,) = layer_gradients([given], [output], [of_class])
+    (gradient,) = layer_gradients([given], [output], [class_score_gradient(classes, output)])
     if gradient is None:
         raise ValueError("The model's output does not depend on the layer, so it has no Grad-CAM.")
     weights = reshape_transform(gradient).mean(dim=(2, 3), keepdim=True)

@@ -21,7 +21,7 @@ from captum_kd.functional.objectives import Objective, row_max
 from captum_kd.functional.pooling import centered
 from captum_kd.models.activations import ReshapeTransform
 from captum_kd.models.side import Side
-from captum_kd.models.targets import class_indices
+from captum_kd.models.targets import TwoLogits, class_indices, warn_of_embeddings
 
 
 class UserFunction(Protocol):
@@ -281,13 +281,17 @@ def _users_maps(
 
 def _model_maps(function: MapFunction, side: Side[nn.Module], images: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        predicted = class_indices(None, side.model(images), len(images), side.role)
+        output = side.model(images)
+        predicted = class_indices(None, output, len(images), side.role)
+    warn_of_embeddings(side.model, side.role)
+    # Captum selects the column of the class, which one logit does not have.
+    model = TwoLogits(side.model) if output.shape[1] == 1 else side.model
     result = []
     for layer in side.layers:
         # Captum needs inputs with gradients where the weights are frozen, and the caller may have none.
         with torch.enable_grad():
             inputs = images.detach().clone().requires_grad_()
-            maps = function(side.model, layer, inputs, predicted, side.reshape_transform)
+            maps = function(model, layer, inputs, predicted, side.reshape_transform)
         if not isinstance(maps, Tensor) or maps.dim() != 4 or len(maps) != len(images):
             given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
             raise ValueError(f"A method must give maps of shape ({len(images)}, c, h, w), got {given}.")

@@ -18,7 +18,7 @@ from captum_kd.labels import LabelEmbeddings
 from captum_kd.models.activations import ReshapeTransform, layer_activations, weights_version
 from captum_kd.models.layers import Layers, pair_layers
 from captum_kd.models.side import Side
-from captum_kd.models.targets import Target, class_indices, has_class_scores
+from captum_kd.models.targets import Target, class_indices, has_class_scores, warn_of_embeddings
 
 Maps: TypeAlias = Tensor | list[Tensor]
 # Whether class labels are needed, used where a model's output or the caller gives them, or ignored.
@@ -213,6 +213,13 @@ class PairAttribution(LayerAttribution):
 
         Feature layers, if there are any, come after the explained ones.
         """
+        activations, classes, _ = self._run_with_output(side, call)
+        return activations, classes
+
+    def _run_with_output(
+        self, side: Side[Callable[..., Any]], call: Call
+    ) -> tuple[list[Tensor], Tensor | None, Any]:
+        """What :meth:`_run` gives, and what the model returned."""
         activations, output = layer_activations(
             side.model,
             [*side.layers, *(side.feature_layers or ())],
@@ -223,7 +230,10 @@ class PairAttribution(LayerAttribution):
             device_ids=self.device_ids,
             role=side.role,
         )
-        return activations, self._classes(call.target, output, len(activations[0]), side.role)
+        classes = self._classes(call.target, output, len(activations[0]), side.role)
+        if call.target is None and classes is not None:
+            warn_of_embeddings(side.model, side.role)
+        return activations, classes, output
 
     def _classes(self, target: Target, output: Any, count: int, role: str) -> Tensor | None:
         """Class indices where labels are needed or known."""

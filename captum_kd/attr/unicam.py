@@ -20,6 +20,7 @@ from captum_kd.functional.pooling import positions_of
 from captum_kd.labels import LabelEmbeddings
 from captum_kd.models.activations import ReshapeTransform
 from captum_kd.models.layers import Layers
+from captum_kd.models.targets import check_same_classes
 
 Combine: TypeAlias = Literal["channel", "elementwise"]
 
@@ -152,13 +153,16 @@ class UniCAM(PairAttribution):
         sum_channels: bool,
         directions: tuple[Direction, ...],
     ) -> dict[Direction, list[Tensor]]:
-        models = []
+        models, outputs = [], {}
         for side, reference in zip(self.sides, references, strict=True):
-            activations, classes = self._run(side, call)
+            activations, classes, output = self._run_with_output(side, call)
+            if call.target is None and classes is not None:
+                outputs[side.role] = output
             with torch.autocast(activations[0].device.type, enabled=False):
                 models.append(
                     model_samples(activations, classes, self.label_embeddings, self.pool, reference)
                 )
+        check_same_classes(outputs)
         student, base = models
         if self.objective is relevance and any(_all_equal(model.labels) for model in models):
             warn(

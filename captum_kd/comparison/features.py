@@ -9,12 +9,19 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from captum_kd._warn import warn
 from captum_kd.comparison.batches import Batch, check_scorable
 from captum_kd.functional.pooling import pool_activations
 from captum_kd.models.activations import layer_activations
 from captum_kd.models.layers import describe_layer
 from captum_kd.models.side import Side
-from captum_kd.models.targets import class_indices, has_class_scores
+from captum_kd.models.targets import (
+    class_indices,
+    different_classes,
+    has_class_scores,
+    predicted_classes,
+    warn_of_embeddings,
+)
 
 # What the models beside the students are called.
 BASE, TEACHER = "base", "teacher"
@@ -95,12 +102,16 @@ def compute_batch(
     extra: Callable[[Tensor], dict[KeptKey, Tensor]] | None = None,
 ) -> BatchFeatures:
     """Run every model once on a batch; the arguments are those of :func:`stream`."""
-    features, dimensions, right = {}, {}, {}
+    features, dimensions, right, outputs = {}, {}, {}, {}
     for name, side in models.items():
         features[name], dimensions[name], output = layer_features(side, batch.images, pool)
         target = class_indices(batch.target, output, len(batch.target), side.role)
-        if has_class_scores(output):
-            right[name] = output.argmax(dim=1) == target
+        if has_class_scores(output) and not warn_of_embeddings(side.model, side.role):
+            right[name] = predicted_classes(output, side.role) == target
+            outputs[side.role] = output
+    if different := different_classes(outputs):
+        warn(f"{different} Accuracy is left out, as it would compare unlike tasks.")
+        right = {}
     return BatchFeatures(features, dimensions, right, {} if extra is None else extra(batch.images))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_kd.models.hooks import as_tuple, hooked, sample_count, type_of, undisturbed
-from captum_kd.models.layers import describe_layer
+from captum_kd.models.layers import check_visible, describe_layer
 from captum_kd.models.tokens import warn_of_channels_last
 
 ReshapeTransform = Callable[[Any], Tensor]
@@ -61,8 +61,8 @@ def layer_activations(
         float32), and the model's output.
 
     Raises:
-        ValueError: A layer was not called, or was called more than once; or its activations are not
-            ``(n, c, ...)``, not finite, or differ from the inputs in the number of samples.
+        ValueError: A layer is TorchScript, was not called, or was called more than once; or its activations
+            are not ``(n, c, ...)``, not finite, or differ from the inputs in the number of samples.
         TypeError: The output of a layer is not a floating point tensor.
 
     Example:
@@ -74,6 +74,8 @@ def layer_activations(
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     count = sample_count(inputs)
     labels = [describe_layer(forward_func, layer, role) for layer in layers]
+    for layer, label in zip(layers, labels, strict=True):
+        check_visible(layer, label)
     seen: list[dict[torch.device, Tensor]] = [{} for _ in layers]
 
     def record(index: int, value: Any) -> None:
@@ -95,11 +97,7 @@ def layer_activations(
     order = device_ids if device_ids is not None else getattr(forward_func, "device_ids", None)
     activations = [_gather(s, d, order) for s, d in zip(seen, labels, strict=True)]
     for value, label in zip(activations, labels, strict=True):
-        if len(value) != count:
-            raise ValueError(
-                f"{label} gives activations of shape {tuple(value.shape)} for {count} samples; dimension 0 "
-                "must be the samples. Pass a reshape_transform that moves them there."
-            )
+        check_samples(label, value, count)
         if reshape_transform is None:
             warn_of_channels_last(label, value)
         # The sum is a quick test; every value is looked at only if the sum is not finite.
@@ -109,6 +107,24 @@ def layer_activations(
                 "scaling; under float16, run the model in float32 or bfloat16."
             )
     return LayerActivations(activations, output)
+
+
+def check_samples(label: str, activations: Tensor, count: int) -> None:
+    """Check that activations have as many samples as the inputs.
+
+    Args:
+        label: What messages call the layer.
+        activations: Its activations.
+        count: The number of samples of the inputs.
+
+    Raises:
+        ValueError: They have not.
+    """
+    if activations.dim() == 0 or len(activations) != count:
+        raise ValueError(
+            f"{label} gives activations of shape {tuple(activations.shape)} for {count} samples; dimension 0 "
+            "must be the samples. Pass a reshape_transform that moves them there."
+        )
 
 
 def weights_version(model: Callable[..., Any]) -> tuple[tuple[int, int, int], ...]:

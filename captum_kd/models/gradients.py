@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from captum_kd.models.hooks import as_tuple, hooked, sample_count, undisturbed
-from captum_kd.models.layers import describe_layer
+from captum_kd.models.hooks import as_tuple, hooked, modules_of, sample_count, undisturbed
+from captum_kd.models.layers import check_visible, describe_layer
 
 
 def forward_with_graph(
@@ -43,7 +45,9 @@ def forward_with_graph(
 
     Raises:
         TypeError: The output of a layer holds no floating point tensor.
-        ValueError: A layer was not called, or was called more than once, as under DataParallel on several
+        ValueError: A layer is TorchScript; a layer or what follows it keeps no graph (under
+            ``no_grad`` or in gradient checkpointing), or the model was built in inference mode; a layer was
+            not called, or was called more than once, as under DataParallel on several
             devices.
 
     Example:
@@ -56,6 +60,18 @@ def forward_with_graph(
     sample_count(inputs)
     found: list[Any] = [None] * len(layers)
     labels = [describe_layer(forward_func, layer, role) for layer in layers]
+    for layer, label in zip(layers, labels, strict=True):
+        check_visible(layer, label)
+    roots = [*modules_of(forward_func), *layers]
+    modules = list(dict.fromkeys(module for root in roots for module in root.modules()))
+    _check_saved_by_autograd(modules, role)
+    watched = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+    without_graph: list[str] = []
+
+    def look(index: int, value: Any) -> None:
+        # What depends on a layer must go on in the graph, and in the mode that this pass is in.
+        if any(map(_requires_gradient, tree_flatten(value)[0])) and _graph_is_lost():
+            raise _lost(describe_layer(forward_func, watched[index], role))
 
     def keep(index: int, value: Any) -> Any:
         if not any(map(_is_floating, tree_flatten(value)[0])):
@@ -69,10 +85,19 @@ def forward_with_graph(
                 f"{labels[index]} is called more than once in a forward pass. Give each call a module of its "
                 "own; pass the module inside DataParallel, on one device."
             )
+        # A layer alone may end a block that keeps no graph: what follows the block depends on it.
+        earlier = any(other is not None for other in found)
+        if _graph_is_lost() and (earlier or _in_checkpoint() or torch.is_inference_mode_enabled()):
+            raise _lost(labels[index])
+        if without_graph and not any(map(_requires_gradient, tree_flatten(value)[0])):
+            raise _lost(without_graph[0])
+        if not torch.is_grad_enabled():
+            without_graph.append(labels[index])
         value = tree_map(_with_graph, value)
         found[index] = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
         # A copy goes on, because the next module may work in place (ReLU(inplace=True)).
-        return tree_map(lambda leaf: leaf.clone() if _is_floating(leaf) else leaf, value)
+        with torch.enable_grad():
+            return tree_map(lambda leaf: leaf.clone() if _is_floating(leaf) else leaf, value)
 
     with (
         torch.inference_mode(False),
@@ -80,12 +105,60 @@ def forward_with_graph(
         undisturbed(forward_func, *layers),
         _frozen(forward_func, *layers),
         hooked(layers, keep, attribute_to_layer_input=attribute_to_layer_input),
+        hooked(watched, look, attribute_to_layer_input=True),
     ):
         output = forward_func(*(value.clone() for value in inputs), *as_tuple(additional_forward_args))
     for value, label in zip(found, labels, strict=True):
         if value is None:
-            raise ValueError(f"{label} was not called in the forward pass.")
+            raise ValueError(
+                f"{label} was not called in the forward pass. Check that it belongs to the model that runs; "
+                "if it was taken for a late layer, name the layers to take with feature_layer."
+            )
+    if without_graph and not any(map(_requires_gradient, tree_flatten(output)[0])):
+        raise _lost(without_graph[0])
     return found, output
+
+
+def _lost(label: str) -> ValueError:
+    """The error that says why nothing can be traced back to a layer, and what to do."""
+    if _in_checkpoint():
+        why = "in gradient checkpointing (torch.utils.checkpoint), which would run it a second time"
+        cure = "Switch checkpointing off; it saves memory in training only."
+    else:
+        mode = "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
+        why = f"under torch.{mode}()"
+        cure = f"Take {mode} out of the model; requires_grad_(False) freezes parameters as well."
+    return ValueError(
+        f"{label} runs {why}, so no gradient passes there. {cure} Or pass feature_layer=None and "
+        "class_evidence=False, which need no gradient of the model."
+    )
+
+
+def _graph_is_lost() -> bool:
+    """Whether the code that runs keeps no graph, or runs again later, when the model is no longer held."""
+    return not torch.is_grad_enabled() or _in_checkpoint()
+
+
+def _in_checkpoint() -> bool:
+    """Whether the code that runs is inside torch.utils.checkpoint."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") != "torch.utils.checkpoint":
+        frame = frame.f_back
+    return frame is not None
+
+
+def _check_saved_by_autograd(modules: Iterable[nn.Module], role: str) -> None:
+    for module in modules:
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_inference():
+                raise ValueError(
+                    f"The {role} was built or loaded under torch.inference_mode(), so no gradient passes "
+                    "through it. Build it outside, or pass copy.deepcopy(model), whose weights are ordinary."
+                )
+
+
+def _requires_gradient(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _is_floating(value: Any) -> bool:
@@ -99,7 +172,7 @@ def _with_graph(value: Any) -> Any:
 @contextmanager
 def _frozen(*models: Callable[..., Any]) -> Iterator[None]:
     """Let no parameter require a gradient inside the block, so that the graph begins at the first layer."""
-    modules = [model for model in models if isinstance(model, nn.Module)]
+    modules = [module for model in models for module in modules_of(model)]
     trained = {p for module in modules for p in module.parameters() if p.requires_grad and p.is_leaf}
     try:
         for parameter in trained:

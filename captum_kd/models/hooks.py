@@ -1,13 +1,23 @@
-"""Running hooks for the length of one forward pass, and leaving models as they were found."""
+"""Running hooks for the length of one forward pass, and leaving models as they were found.
+
+Threads may explain the same model at the same time: each waits until the model is as it was found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+State = TypeVar("State")
 
 
 @contextmanager
@@ -18,6 +28,8 @@ def hooked(
     attribute_to_layer_input: bool = False,
 ) -> Iterator[None]:
     """Call a function at every call of a layer inside the block; the hooks are removed on exit.
+
+    Calls by other threads are left out, unless they run copies of the layer, as DataParallel does.
 
     Args:
         layers: The layers.
@@ -43,12 +55,13 @@ def hooked(
 
 @contextmanager
 def undisturbed(*models: Callable[..., Any]) -> Iterator[None]:
-    """Run models in evaluation mode and uncompiled inside the block.
+    """Run models in evaluation mode and uncompiled inside the block, by one thread at a time.
 
-    Training flags and the state of the random number generators are restored on exit.
+    Training flags and the state of the random number generators are restored on exit. Of a function, the
+    modules that it refers to are run so, and others as soon as it calls them.
 
     Args:
-        *models: Modules; functions are ignored.
+        *models: Modules and functions.
 
     Example:
         >>> model = nn.Dropout()
@@ -58,18 +71,26 @@ def undisturbed(*models: Callable[..., Any]) -> Iterator[None]:
         >>> model.training
         True
     """
-    modules = [m for model in models if isinstance(model, nn.Module) for m in model.modules()]
-    flags = [(module, module.training) for module in modules]
-    tensors = [t for m in modules for t in m.parameters(recurse=False)]
-    devices = sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices), uncompiled(*models):
-        try:
-            for module in modules:
-                module.training = False
-            yield
-        finally:
-            for module, training in flags:
-                module.training = training
+    roots = [root for model in models for root in modules_of(model)]
+    modules = list(dict.fromkeys(module for root in roots for module in root.modules()))
+    hidden = any(not modules_of(model) for model in models)
+    with ExitStack() as stack:
+        if hidden:
+            stack.enter_context(_hidden_models)
+        stack.enter_context(_held(modules))
+        tensors = [t for m in modules for t in m.parameters(recurse=False)]
+        for device in sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"}):
+            stack.enter_context(_cuda_random_state(device).kept())
+        stack.enter_context(_random_state.kept())
+        stack.enter_context(uncompiled(*roots))
+        # A frozen TorchScript module has no such flag.
+        flags = [(module, module.training) for module in modules if hasattr(module, "training")]
+        stack.callback(_restore, flags)
+        for module, _ in flags:
+            module.training = False
+        if not all(isinstance(model, nn.Module) for model in models):
+            stack.callback(register_module_forward_pre_hook(_to_evaluation(flags)).remove)
+        yield
 
 
 @contextmanager
@@ -84,8 +105,29 @@ def uncompiled(*models: Callable[..., Any]) -> Iterator[None]:
     modules = [m for model in models if isinstance(model, nn.Module) for m in model.modules()]
     with ExitStack() as stack:
         if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_stance.kept())
         yield
+
+
+def modules_of(model: Callable[..., Any]) -> list[nn.Module]:
+    """Return a module in a list, or the modules that a function refers to.
+
+    These are what it is bound to, its default arguments, and the variables of its surroundings that it names,
+    also inside containers, other functions and objects.
+
+    Args:
+        model: A module or a function.
+
+    Example:
+        >>> model = nn.ReLU()
+        >>> modules_of(lambda x: 2 * model(x))
+        [ReLU()]
+    """
+    if isinstance(model, nn.Module):
+        return [model]
+    found: dict[nn.Module, None] = {}
+    _collect(model, found, set(), _DEPTH)
+    return list(found)
 
 
 def sample_count(inputs: tuple[Tensor, ...]) -> int:
@@ -120,9 +162,13 @@ def type_of(value: object) -> str:
 def _before_layer(
     layer: nn.Module, index: int, callback: Callable[[int, Any], Any]
 ) -> torch.utils.hooks.RemovableHandle:
+    thread = threading.get_ident()
+
     def before(
-        _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if module is layer and threading.get_ident() != thread:
+            return None
         replaced = callback(index, args or tuple(kwargs.values()))
         if replaced is None:
             return None
@@ -134,4 +180,153 @@ def _before_layer(
 def _after_layer(
     layer: nn.Module, index: int, callback: Callable[[int, Any], Any]
 ) -> torch.utils.hooks.RemovableHandle:
-    return layer.register_forward_hook(lambda _module, _args, output: callback(index, output))
+    thread = threading.get_ident()
+
+    def after(module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        if module is layer and threading.get_ident() != thread:
+            return None
+        return callback(index, output)
+
+    return layer.register_forward_hook(after)
+
+
+# A lock for each module that has been explained, as models may share modules and wrap each other.
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_locks_guard = threading.Lock()
+# Functions whose modules are not known before they run go one at a time.
+_hidden_models = threading.RLock()
+
+
+@contextmanager
+def _held(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Let no other thread that asks for it have one of these modules inside the block."""
+    with _locks_guard:
+        locks = {id(lock): lock for m in modules for lock in [_locks.setdefault(m, threading.RLock())]}
+    with ExitStack() as stack:
+        # In one order, so that no two threads wait for each other.
+        for _, lock in sorted(locks.items()):
+            stack.enter_context(lock)
+        yield
+
+
+class _ProcessState(Generic[State]):
+    """A state of the process that blocks in several threads may change; the last of them restores it.
+
+    Args:
+        save: Returns the state (and may set another).
+        restore: Sets what ``save`` returned.
+    """
+
+    def __init__(self, save: Callable[[], State], restore: Callable[[State], object]) -> None:
+        self._save, self._restore = save, restore
+        self._lock = threading.Lock()
+        self._blocks: dict[int, list[State]] = {}
+        self._first: list[State] = []
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Restore the state at the end of the block, or of the last block that other threads are in."""
+        thread = threading.get_ident()
+        with self._lock:
+            state = self._save()
+            if not self._blocks:
+                self._first = [state]
+            self._blocks.setdefault(thread, []).append(state)
+        try:
+            yield
+        finally:
+            with self._lock:
+                own = self._blocks[thread]
+                state = own.pop()
+                if not own:
+                    del self._blocks[thread]
+                if own or not self._blocks:
+                    self._restore(state if own else self._first[0])
+
+
+_random_state = _ProcessState(torch.get_rng_state, torch.set_rng_state)
+_stance = _ProcessState(
+    lambda: torch.compiler.set_stance("force_eager"), lambda stance: stance.__exit__(None, None, None)
+)
+
+
+@functools.cache
+def _cuda_random_state(device: int) -> _ProcessState[Tensor]:
+    return _ProcessState(
+        lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)
+    )
+
+
+def _restore(flags: Sequence[tuple[nn.Module, bool]]) -> None:
+    for module, training in flags:
+        module.training = training
+
+
+def _to_evaluation(flags: list[tuple[nn.Module, bool]]) -> Callable[[nn.Module, Any], None]:
+    """A hook that puts every module that this thread calls into evaluation mode, and notes its flag."""
+    thread = threading.get_ident()
+
+    def before(module: nn.Module, _args: Any) -> None:
+        if getattr(module, "training", False) and threading.get_ident() == thread:
+            training = [m for m in module.modules() if m.training]
+            flags.extend((m, True) for m in training)
+            for m in training:
+                m.training = False
+
+    return before
+
+
+# How far the modules of a function are looked for, in containers of how many, and whose functions not.
+_DEPTH = 4
+_MOST_ITEMS = 64
+_LIBRARIES = ("torch", "torchvision", "timm", "captum", "numpy")
+
+
+def _collect(value: Any, found: dict[nn.Module, None], seen: set[int], depth: int) -> None:
+    """Collect the modules that a value holds or refers to."""
+    if id(value) in seen or depth < 0:
+        return
+    seen.add(id(value))
+    if isinstance(value, nn.Module):
+        found[value] = None
+        return
+    for part in _parts(value):
+        _collect(part, found, seen, depth - 1)
+
+
+def _parts(value: Any) -> list[Any]:
+    """What a value holds or refers to."""
+    if isinstance(value, (type, ModuleType, Tensor)):
+        return []
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, FunctionType):
+        if (value.__module__ or "").partition(".")[0] in _LIBRARIES:
+            return []
+        names = [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return [*_cells(value), *defaults, *names, *vars(value).values()]
+    if isinstance(value, dict):
+        return list(value.values()) if len(value) <= _MOST_ITEMS else []
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value) if len(value) <= _MOST_ITEMS else []
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names of global variables in a function's code and in that of the functions inside it."""
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _cells(function: FunctionType) -> list[Any]:
+    """The values of the variables that a function takes from the function around it."""
+    values = []
+    for cell in function.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            continue
+    return values

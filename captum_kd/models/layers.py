@@ -6,10 +6,20 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
 """What a caller may pass for layers: a module of the model or its dotted name, or several of these."""
+
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -23,7 +33,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         The layer.
 
     Raises:
-        ValueError: There is no such layer; the message lists near matches.
+        ValueError: There is no such layer (the message lists near matches), or the model is TorchScript.
 
     Example:
         >>> import torchvision
@@ -35,6 +45,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     names: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if name in names:
         return names[name]
+    check_visible(model, type(model).__name__)
     near = sorted(difflib.get_close_matches(name, names, n=3, cutoff=0.6))
     listed = " or ".join(", ".join(map(repr, near)).rsplit(", ", 1))
     hint = f"Did you mean {listed}? " if near else ""
@@ -46,12 +57,15 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 def default_layers(model: nn.Module) -> list[str]:
     """Return the layers to compare when none are named: the stages of a ResNet, RegNet or timm network.
 
+    A network inside a wrapper of any depth is found if it is the only one there; see :func:`deep_layers`.
+
     Args:
         model: A classifier.
 
     Returns:
         "layer1" to "layer4", or "trunk_output.block1" to "trunk_output.block4" (torchvision's RegNets), if
-        the model has them; otherwise the modules of timm's ``feature_info``.
+        the model has them; otherwise the modules of timm's ``feature_info``. The names are those in the
+        model that was given ("model.layer1" for a wrapper that holds the network as ``model``).
 
     Raises:
         ValueError: The model has none of these.
@@ -60,17 +74,13 @@ def default_layers(model: nn.Module) -> list[str]:
         >>> import torchvision
         >>> default_layers(torchvision.models.resnet18())
         ['layer1', 'layer2', 'layer3', 'layer4']
+        >>> default_layers(nn.Sequential(nn.Identity(), torchvision.models.resnet18()))[-1]
+        '1.layer4'
     """
-    names = [name for name, _ in unwrap(model).named_modules()]
-    for stage in ("layer", "trunk_output.block"):
-        stages = [f"{stage}{i}" for i in range(1, 5)]
-        if all(name in names for name in stages):
-            return stages
-    information = getattr(unwrap(model), "feature_info", None)
-    if information is not None:
-        found = [entry["module"] for entry in information]
-        if all(name in names for name in found):
-            return found
+    inner = _inner_network(model, _stages)
+    if inner is not None:
+        prefix, network = inner
+        return [prefix + name for name in _stages(network)]
     raise ValueError(
         f"The stages of {type(model).__name__} are not known. Name its layers, for instance with --layers; "
         f"its modules are {', '.join(name for name, _ in model.named_children())} and what is inside these."
@@ -80,28 +90,88 @@ def default_layers(model: nn.Module) -> list[str]:
 def deep_layers(model: nn.Module) -> list[nn.Module]:
     """Return the late layers of a classifier, whose pooled features stand for what it knows.
 
+    A module whose stages are not known is taken for a wrapper, and the network is looked for inside: a
+    Lightning module, ``AveragedModel``, a ``Sequential`` of normalisation and network. What is beside the
+    network may be a head, a normalisation or 1 x 1 convolutions. If there are two networks (a student and a
+    teacher), or further convolutions beside the one that is known, none is taken: it would be a guess.
+
     Args:
         model: A classifier.
 
     Returns:
-        The last two of :func:`default_layers`; otherwise ``model.features``, which torchvision's networks
-        have. An empty list if neither is known, or if they do not end in a convolution (tokens need a
+        The last two of :func:`default_layers`; otherwise ``features``, which torchvision's networks have. An
+        empty list if neither is known, or if they do not end in a convolution (tokens need a
         ``reshape_transform``).
 
     Example:
         >>> import torchvision
         >>> model = torchvision.models.mobilenet_v3_small()
-        >>> deep_layers(model) == [model.features]
+        >>> deep_layers(nn.Sequential(nn.Identity(), model)) == [model.features]
         True
         >>> len(deep_layers(torchvision.models.resnet18()))
         2
     """
-    try:
-        found = [find_layer(model, name) for name in default_layers(model)[-2:]]
-    except ValueError:
-        features = getattr(unwrap(model), "features", None)
-        found = [features] if isinstance(features, nn.Sequential) else []
+    inner = _inner_network(model, _late)
+    found = [] if inner is None else _late(inner[1])
     return found if all(map(_ends_in_convolution, found)) else []
+
+
+def _stages(network: nn.Module) -> list[str]:
+    """The stages that a module has itself, in its own names; none if they are not known."""
+    names = {name for name, _ in network.named_modules()}
+    for stage in ("layer", "trunk_output.block"):
+        stages = [f"{stage}{i}" for i in range(1, 5)]
+        if all(name in names for name in stages):
+            return stages
+    information: Any = getattr(network, "feature_info", None)
+    entries = list(information) if hasattr(information, "__getitem__") else []
+    found = [entry["module"] for entry in entries if isinstance(entry, dict) and "module" in entry]
+    return found if len(found) == len(entries) and all(name in names for name in found) else []
+
+
+def _late(network: nn.Module) -> list[nn.Module]:
+    """The late layers that a module has itself, whatever they end in; none if they are not known."""
+    if stages := _stages(network):
+        return [network.get_submodule(name) for name in stages[-2:]]
+    features = getattr(network, "features", None)
+    return [features] if isinstance(features, nn.Sequential) else []
+
+
+def _inner_network(
+    model: nn.Module, known: Callable[[nn.Module], Sequence[object]]
+) -> tuple[str, nn.Module] | None:
+    """The network inside wrappers whose layers are known, and what its names begin with; None if unsure."""
+    network = unwrap(model)
+    if known(network):
+        return "", network
+    found = _networks_inside(network, known)
+    if len(found) != 1:
+        return None
+    ((prefix, inner),) = found
+    own = set(inner.modules())
+    beside = [module for module in network.modules() if module not in own]
+    return None if any(map(_processes_images, beside)) else (prefix, inner)
+
+
+def _networks_inside(
+    module: nn.Module, known: Callable[[nn.Module], Sequence[object]], prefix: str = ""
+) -> list[tuple[str, nn.Module]]:
+    """The outermost modules below a module whose layers are known, with what their names begin with."""
+    found = {}
+    for name, child in module.named_children():
+        if known(child):
+            found[child] = f"{prefix}{name}."
+        else:
+            inside = _networks_inside(child, known, f"{prefix}{name}.")
+            found.update({network: its for its, network in inside if network not in found})
+    return [(its, network) for network, its in found.items()]
+
+
+def _processes_images(module: nn.Module) -> bool:
+    """Whether a module is a part of a network of its own, not a head or a normalisation."""
+    if isinstance(module, _CONVOLUTIONS):
+        return any(size > 1 for size in module.kernel_size)
+    return isinstance(module, (nn.MultiheadAttention, nn.RNNBase))
 
 
 def _ends_in_convolution(layer: nn.Module) -> bool:
@@ -205,9 +275,20 @@ def check_membership(model: Callable[..., Any], layers: Sequence[nn.Module], opt
         return
     for layer in layers:
         if layer_name(model, layer) is None:
+            check_visible(unwrap(model), f"{option}: the {role}")
+        if layer_name(model, layer) is None:
             raise ValueError(
                 f"{option}: this {type(layer).__name__} is not in the {role} ({type(model).__name__})."
             )
+
+
+def check_visible(layer: nn.Module, label: str) -> None:
+    """Raise a ValueError if a layer is TorchScript, from which nothing can be recorded."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{label} is TorchScript (torch.jit.script or trace), which does not show what its layers give. "
+            "Pass the Python module that it was made of."
+        )
 
 
 def _as_sequence(layers: Layers) -> Sequence[str | nn.Module]:

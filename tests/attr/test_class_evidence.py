@@ -9,9 +9,10 @@ import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
-from captum_kd import DeepUniCAM
+from captum_kd import DeepUniCAM, UniCAM
 from captum_kd.benchmark.localization.ablations import ChannelWeights, NotCentred
 from captum_kd.models.gradients import forward_with_graph
+from captum_kd.models.targets import TwoLogits
 from tests.attr.test_deep_unicam import COUNT, Stages, images, pair
 
 
@@ -143,3 +144,122 @@ def test_errors() -> None:
     aside = Aside().double()
     with pytest.raises(ValueError, match="do not depend on Layer 'first' of the student"):
         DeepUniCAM(aside, aside.first, base, base.first, feature_layer=None).attribute(images())
+
+
+def binary() -> tuple[Stages, Stages]:
+    """Classifiers of one output."""
+    models = pair()
+    for model in models:
+        model.fc = nn.Linear(model.fc.in_features, 1, bias=False).double()
+        with torch.no_grad():
+            model.fc.bias = nn.Parameter(-model(images()).mean(0))
+    return models
+
+
+@pytest.mark.parametrize("target", [None, 0, 1, torch.arange(COUNT) % 2])
+def test_one_logit_is_explained_as_two(target: Any) -> None:
+    student, base = binary()
+    assert 0 < (student(images()) > 0).sum() < COUNT
+    options = {"feature_layer": student.third, "base_feature_layer": base.third}
+    one = DeepUniCAM(student, student.first, base, base.first, **options)
+    two = DeepUniCAM(TwoLogits(student), student.first, TwoLogits(base), base.first, **options)
+    torch.testing.assert_close(one.attribute(images(), target), two.attribute(images(), target))
+    assert not torch.allclose(one.attribute(images(), 0), one.attribute(images(), 1))
+
+
+def test_one_logit_has_labels_of_two_classes() -> None:
+    student, base = binary()
+    one = UniCAM(student, student.second, base)
+    two = UniCAM(TwoLogits(student), student.second, TwoLogits(base), base.second)
+    torch.testing.assert_close(one.attribute(images()), two.attribute(images()))
+    assert one.attribute(images()).any()
+
+
+@pytest.mark.parametrize("target", [None, 0])
+def test_scores_that_are_not_finite_name_their_model(target: Any) -> None:
+    student, base = pair()
+    with torch.no_grad():
+        base.fc.bias[1] = float("nan")
+    method = DeepUniCAM(student, student.first, base, feature_layer=student.third)
+    with pytest.raises(ValueError, match="The class scores of the base model hold NaN"):
+        method.attribute(images(), target)
+    with pytest.raises(ValueError, match="The class scores of the base model hold NaN"):
+        UniCAM(student, student.first, base).attribute(images())
+    DeepUniCAM(student, student.first, base, feature_layer=student.third, class_evidence=False).attribute(
+        images()
+    )
+
+
+class Root(Stages):
+    """Its head has no finite gradient where a feature is 0."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.third(self.again(self.second(self.act(self.first(images)))))
+        scores: Tensor = self.fc((0 * hidden).sum((2, 3)).sqrt())
+        return scores
+
+
+def test_gradients_of_scores_that_are_not_finite_name_their_model() -> None:
+    student, base = Root().double(), Stages(5).double()
+    method = DeepUniCAM(student, student.first, base, feature_layer=student.third)
+    message = "gradient of the class scores of the student holds NaN .* at Layer 'first' of the student"
+    with pytest.raises(ValueError, match=message):
+        method.attribute(images())
+
+
+def test_models_of_different_classes_are_not_compared_by_their_predictions() -> None:
+    student, base = pair()
+    base.fc = nn.Linear(base.fc.in_features, 9).double()
+    message = "The student has 4 outputs and the base model 9"
+    method = DeepUniCAM(student, student.first, base, feature_layer=student.third)
+    for one in (method, UniCAM(student, student.first, base)):
+        with pytest.raises(ValueError, match=message):
+            one.attribute(images())
+        one.attribute(images(), torch.arange(COUNT) % 4)
+    UniCAM(student, student.first, base, objective="uniqueness").attribute(images())
+
+
+@pytest.mark.filterwarnings("ignore:All targets are of one class")
+def test_embeddings_in_place_of_class_scores_are_said() -> None:
+    student, base = pair(width=4)
+    for model in (student, base):
+        model.fc = nn.Identity()
+    method = DeepUniCAM(student, student.first, base, feature_layer=student.third)
+    for one in (method, UniCAM(student, student.first, base)):
+        with pytest.warns(UserWarning, match="does not look like class scores") as caught:
+            one.attribute(images())
+        messages = [str(warning.message) for warning in caught]
+        for role in ("student", "base model"):
+            assert any(f"The output of the {role} does not" in message for message in messages)
+
+
+class TimeFirst(nn.Module):
+    """A block in the middle whose dimension 0 is time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.block, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block(self.first(x).movedim(1, 0)).movedim(0, 1)  # (n, 12, 6)
+        scores: Tensor = self.last(x.relu().mean(1))
+        return scores
+
+
+@pytest.mark.parametrize("feature_layer", ["last", "block", None])
+@pytest.mark.parametrize("layer", ["block", ["first", "block"]])
+def test_every_layer_has_the_samples_in_dimension_0(layer: Any, feature_layer: Any) -> None:
+    torch.manual_seed(0)
+    student, base = TimeFirst(), TimeFirst()
+    method = DeepUniCAM(student, layer, base, feature_layer=feature_layer)
+    message = r"Layer 'block' of the student gives activations of shape \(12, 8, 6\) for 8 samples"
+    with pytest.raises(ValueError, match=message):
+        method.attribute(torch.randn(8, 12, 6))
+
+
+def test_feature_layers_have_the_samples_in_dimension_0() -> None:
+    torch.manual_seed(0)
+    student, base = TimeFirst(), TimeFirst()
+    method = DeepUniCAM(student, "first", base, feature_layer="block", class_evidence=False)
+    with pytest.raises(ValueError, match=r"'block' .* for 8 samples; dimension 0 must be the samples"):
+        method.attribute(torch.randn(8, 12, 6))

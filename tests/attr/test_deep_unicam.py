@@ -250,6 +250,47 @@ def test_unknown_late_layers_are_said_aloud_and_own_features_taken(make: Any) ->
     assert torch.equal(method.attribute(images()), explicit.attribute(images()))
 
 
+class Wrapped(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.model(images)
+        return scores
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        Wrapped,
+        lambda model: nn.Sequential(nn.Identity(), model),
+        lambda model: Wrapped(Wrapped(nn.DataParallel(model))),
+    ],
+)
+def test_wrapped_models_have_the_maps_of_the_models_inside(wrap: Any) -> None:
+    torch.manual_seed(0)
+    student, base = small_resnet(2).double(), small_resnet(3).double()
+    inputs = torch.randn(6, 3, 32, 32, dtype=torch.float64)
+    plain = UniCAM.recommended(student, student.layer2, base)
+    wrapped = UniCAM.recommended(wrap(student), student.layer2, wrap(base), base.layer2)
+    assert torch.equal(wrapped.attribute(inputs), plain.attribute(inputs))
+    both = UniCAM.recommended(wrap(student), student.layer2, wrap(base))
+    assert torch.equal(both.attribute(inputs), plain.attribute(inputs))
+
+
+def test_a_network_that_does_not_run_is_named_with_the_cure() -> None:
+    class Aside(Wrapped):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.mine(images).mean((2, 3))
+
+    student = Aside(small_resnet(2))
+    student.mine = nn.Conv2d(3, 4, 1)
+    method = DeepUniCAM(student, "mine", student)
+    with pytest.raises(ValueError, match=r"Layer 'model\.layer3' .* was not called .* feature_layer"):
+        method.attribute(torch.randn(6, 3, 32, 32))
+
+
 def test_late_layers_are_not_looked_for_with_a_reshape_transform() -> None:
     student, base = small_resnet(4), small_resnet(4)
     with pytest.warns(UserWarning, match="with a reshape_transform late layers are not looked for"):
@@ -361,7 +402,7 @@ class Several(nn.Module):
     ids=["tuple", "dictionary"],
 )
 def test_recommended_maps_of_a_layer_with_several_outputs(keep: Any, take: Any) -> None:
-    student, base = pair()
+    student, base = pair(width=4)
     ours, theirs = (Several(stages, keep, take) for stages in (student, base))
     plain = [Several(stages, lambda x: x, lambda x: x) for stages in (student, base)]
     expected = DeepUniCAM(plain[0], plain[0].middle, plain[1], feature_layer=plain[0].later)

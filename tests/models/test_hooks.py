@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_kd.models.hooks import as_tuple, hooked, sample_count, type_of, uncompiled, undisturbed
+from captum_kd.models.hooks import (
+    as_tuple,
+    hooked,
+    modules_of,
+    sample_count,
+    type_of,
+    uncompiled,
+    undisturbed,
+)
 
 
 class Network(nn.Module):
@@ -105,11 +114,71 @@ def test_undisturbed_restores_modes_and_random_state_after_an_error() -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_undisturbed_covers_the_layers_of_a_function() -> None:
+class Uses:
+    """Something that holds a model and is called."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.models = {"mine": [model]}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+    def run(self, x: Tensor) -> Tensor:
+        output: Tensor = self.models["mine"][0](x)
+        return output
+
+
+GLOBAL = Network()
+
+
+def of_a_global(x: Tensor) -> Tensor:
+    output: Tensor = GLOBAL(x)
+    return output
+
+
+@pytest.mark.parametrize(
+    "function_of",
+    [
+        lambda model: lambda x: model(x),
+        lambda model: model.forward,
+        lambda model: functools.partial(nn.Module.__call__, model),
+        lambda model: lambda x, m=model: m(x),
+        Uses,
+        lambda model: Uses(model).run,
+        lambda model: lambda x: next(f(x) for f in [lambda y: model(y)]),
+    ],
+)
+def test_models_of_functions_are_found_and_put_into_evaluation_mode(function_of: Any) -> None:
     network = Network().train()
-    with undisturbed(lambda x: network(x), network.first):
-        assert (network.first.training, network.second.training) == (False, True)
-    assert network.first.training
+    function = function_of(network)
+    assert modules_of(function) == [network]
+    with undisturbed(function, network.first):
+        assert not any(module.training for module in network.modules())
+        function(torch.ones(2, 2))
+    assert all(module.training for module in network.modules())
+
+
+def test_models_in_globals_are_found() -> None:
+    assert modules_of(of_a_global) == [GLOBAL]
+    assert modules_of(lambda x: of_a_global(x)) == [GLOBAL]
+    assert modules_of(len) == []
+
+
+def test_hidden_models_of_functions_go_into_evaluation_mode_as_they_are_called() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout()).train()
+    models = iter([network] * 2)  # nothing shows what an iterator will give
+    x = torch.ones(3, 2)
+
+    def function(value: Tensor) -> Tensor:
+        output: Tensor = next(models)(value)
+        return output
+
+    with undisturbed(function, nn.Identity()):
+        assert network.training
+        torch.testing.assert_close(function(x), x / (1 + 1e-5) ** 0.5)
+        assert not any(module.training for module in network.modules())
+    assert all(module.training for module in network.modules())
+    assert not network[0].num_batches_tracked
 
 
 def test_compiled_modules_run_hooks_inside_the_block_only() -> None:

@@ -9,9 +9,11 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from captum_kd.models.layers import (
     deep_layers,
+    default_layers,
     describe_layer,
     find_layer,
     layer_name,
@@ -160,3 +162,69 @@ def test_deep_layers_are_convolutional() -> None:
         assert deep_layers(timm.create_model(tokens)) == []
     assert deep_layers(torchvision.models.swin_t()) == []
     assert deep_layers(nn.Linear(2, 2)) == []
+
+
+class Holds(nn.Module):
+    """A wrapper, such as a Lightning module, with further modules beside the network."""
+
+    def __init__(self, **modules: nn.Module) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (lambda net: Holds(model=net), "model."),
+        (
+            lambda net: Holds(network=net, loss=nn.CrossEntropyLoss(), calibration=nn.Linear(10, 10)),
+            "network.",
+        ),
+        (lambda net: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), net), "2."),
+        (AveragedModel, "module."),
+        (lambda net: Holds(a=Holds(b=nn.ModuleList([net]))), "a.b.0."),
+        (nn.DataParallel, ""),
+        (lambda net: nn.Sequential(nn.Identity(), nn.DataParallel(net)), "1.module."),
+        (lambda net: torch.compile(Holds(model=net), backend="eager"), "model."),
+        (lambda net: Holds(model=torch.compile(net, backend="eager")), "model._orig_mod."),
+        (lambda net: Holds(model=net, the_same=net), "model."),
+    ],
+)
+@pytest.mark.parametrize("make", [torchvision.models.resnet18, lambda: timm.create_model("resnet10t")])
+def test_late_layers_are_found_through_wrappers(wrap: Any, prefix: str, make: Any) -> None:
+    net = make()
+    wrapped = wrap(net)
+    net = wrapped.module if isinstance(wrapped, AveragedModel) else net  # which copies
+    assert deep_layers(wrapped) == [net.layer3, net.layer4]
+    assert default_layers(wrapped) == [prefix + name for name in default_layers(net)]
+    for name in default_layers(wrapped):
+        layer = find_layer(wrapped, name)
+        assert layer is net.get_submodule(name.removeprefix(prefix))
+        assert find_layer(wrapped, layer_name(wrapped, layer) or "") is layer
+
+
+def test_late_layers_of_other_kinds_are_found_through_wrappers() -> None:
+    mobile, regnet = torchvision.models.mobilenet_v3_small(), torchvision.models.regnet_y_400mf()
+    for wrap in (AveragedModel, lambda net: nn.Sequential(nn.Identity(), net)):
+        assert [type(layer) for layer in deep_layers(wrap(mobile))] == [nn.Sequential]
+        assert default_layers(wrap(regnet))[-1].endswith(".trunk_output.block4")
+    assert deep_layers(Holds(model=mobile)) == [mobile.features]
+    tokens = timm.create_model("vit_tiny_patch16_224")
+    assert deep_layers(Holds(model=tokens)) == []
+    assert default_layers(Holds(model=tokens))[0] == "model.blocks.0"
+
+
+def test_networks_in_a_wrapper_are_not_guessed() -> None:
+    one, other = torchvision.models.resnet18(), timm.create_model("resnet10t")
+    unknown = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    for ambiguous in (
+        Holds(student=one, teacher=other),
+        Holds(student=Holds(net=one), teacher=AveragedModel(one)),
+        Holds(model=unknown, teacher=one),
+        Holds(stem=torchvision.models.mobilenet_v3_small(), body=unknown),
+        Holds(model=one, decoder=nn.Sequential(nn.ConvTranspose2d(4, 4, 3))),
+    ):
+        assert deep_layers(ambiguous) == []
+    with pytest.raises(ValueError, match="The stages of Holds are not known"):
+        default_layers(Holds(student=one, teacher=other))
