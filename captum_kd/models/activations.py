@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -109,20 +108,6 @@ def layer_activations(
                 "scaling; under float16, run the model in float32 or bfloat16."
             )
     return LayerActivations(activations, output)
-
-
-def weights_version(model: Callable[..., Any]) -> tuple[tuple[int, int, int], ...]:
-    """Return a value that changes whenever a parameter or buffer of the model is changed, moved or replaced.
-
-    In-place changes of ``parameter.data`` are the exception: PyTorch keeps no record of them.
-
-    Args:
-        model: A module; for a function the value is always the same.
-    """
-    if not isinstance(model, nn.Module):
-        return ()
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return tuple((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
 
 def _activations(value: Any, label: str, reshape_transform: ReshapeTransform | None) -> Tensor:
