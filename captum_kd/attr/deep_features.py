@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from captum_kd.attr.samples import LayerSamples
+from captum_kd.attr.transforms import check_linear
 from captum_kd.functional import cam
-from captum_kd.models.activations import check_samples
+from captum_kd.models.activations import ReshapeTransform, check_samples
 from captum_kd.models.gradients import forward_with_graph, layer_gradients
-from captum_kd.models.hooks import sample_count
+from captum_kd.models.hooks import sample_count, type_of
 from captum_kd.models.layers import describe_layer
 from captum_kd.models.side import Side
 from captum_kd.models.targets import (
@@ -51,6 +52,7 @@ class DeepFeatures(NamedTuple):
         role: What messages call the model.
         names: What messages call the explained layers.
         means: Channel means of the reference at the explained layers; None without a reference.
+        transform: The user's part of ``reshape``, or None.
     """
 
     layers: list[Any]
@@ -60,6 +62,7 @@ class DeepFeatures(NamedTuple):
     role: str
     names: list[str]
     means: list[Tensor] | None
+    transform: ReshapeTransform | None = None
 
     def activations(self) -> list[Tensor]:
         """Activations of the feature layers, detached, in single or double precision."""
@@ -134,6 +137,8 @@ class DeepFeatures(NamedTuple):
             if gradient is None:
                 raise ValueError(otherwise.format(self.names[i]))
             mean = None if self.means is None else self.means[i]
+            with torch.no_grad():
+                check_linear(self.transform, layer, gradient, self.names[i])
             weights, activations = (_detached(self.reshape(value)) for value in (gradient, layer))
             result.append(AtLayer(weights, activations, mean))
         return result
@@ -194,6 +199,16 @@ def deep_features(
     for layer in side.layers:
         check_samples(names[layer], _detached(reshape(given[layer])), count)
     for layer, value in zip(feature_layers, features, strict=True):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{names[layer]} gives {type_of(value)}, but one tensor is needed. Pass a reshape_transform "
+                "that picks it, for instance reshape_transform=lambda output: output[0]."
+            )
+        if side.feature_layers is not None and not value.requires_grad:
+            raise ValueError(
+                f"The reshape_transform detaches what {names[layer]} gives, so no gradient can be traced "
+                "back through it. Leave out .detach(), .data, .numpy() and torch.no_grad() in it."
+            )
         if value.dim() < 2:
             raise ValueError(
                 f"{names[layer]} gives activations of shape {tuple(value.shape)}, but (N, C, ...) is needed."
@@ -206,7 +221,14 @@ def deep_features(
             )
     explained = [given[layer] for layer in side.layers]
     return DeepFeatures(
-        explained, features, reshape, output, side.role, [names[layer] for layer in side.layers], means
+        explained,
+        features,
+        reshape,
+        output,
+        side.role,
+        [names[layer] for layer in side.layers],
+        means,
+        transform,
     )
 
 

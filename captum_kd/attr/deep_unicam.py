@@ -61,7 +61,8 @@ class DeepUniCAM(PairAttribution):
             same classes, or the logit ``(n, 1)`` of a binary classifier; pass False where they do not, as
             where a model returns embeddings, which look the same.
         reference: Samples that distances are taken to: a tensor, a pair ``(inputs, target)``, or a
-            DataLoader of either; at least 3 samples. A sample's map then does not depend on its batch.
+            DataLoader of either; at least 3 samples. A sample's map then does not depend on its batch. When
+            it is run again says :class:`UniCAM`.
         reshape_transform: Turns a layer's output into ``(n, c, *spatial)``, for token models and for layers
             with several outputs.
         device_ids: Device order under DataParallel, as in Captum.
@@ -183,7 +184,9 @@ class DeepUniCAM(PairAttribution):
             activations = graph.activations()
             self._classes(call.target, graph.output, len(activations[0]), side.role)
         with torch.autocast(activations[0].device.type, enabled=False):
-            samples = model_samples(activations, None, None, self.pool, reference)
+            samples = model_samples(
+                activations, None, None, self.pool, reference, call.same, side.feature_names()
+            )
         return _DeepSamples(samples, None if side.feature_layers is None else graph, graph)
 
     def _unique(self, explained: _DeepSamples, other: _DeepSamples) -> list[Tensor]:

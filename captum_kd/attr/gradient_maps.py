@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
+from captum_kd.attr.transforms import check_linear
 from captum_kd.models.activations import ReshapeTransform
 from captum_kd.models.gradients import forward_with_graph, layer_gradients
+from captum_kd.models.layers import describe_layer
 from captum_kd.models.targets import class_score_gradient
 
 
@@ -54,7 +58,13 @@ def captum_maps(
             "which knows the reshape_transform."
         )
     maps: Tensor = method(model, layer).attribute(images, target=classes)
-    return maps if reshape_transform is None else reshape_transform(maps)
+    if reshape_transform is None:
+        return maps
+    with torch.no_grad():
+        # Maps of other images stand for what gradients are elsewhere: any second map will do.
+        rolled = tree_map(lambda leaf: leaf.roll(1, 0).roll(1, -1), maps)
+        check_linear(reshape_transform, maps, rolled, describe_layer(model, layer, "model"))
+    return reshape_transform(maps)
 
 
 def _grad_cam_of_reshaped(
@@ -69,5 +79,7 @@ def _grad_cam_of_reshaped(
     (gradient,) = layer_gradients([given], [output], [class_score_gradient(classes, output)])
     if gradient is None:
         raise ValueError("The model's output does not depend on the layer, so it has no Grad-CAM.")
+    with torch.no_grad():
+        check_linear(reshape_transform, given, gradient, describe_layer(model, layer, "model"))
     weights = reshape_transform(gradient).mean(dim=(2, 3), keepdim=True)
     return (weights * reshape_transform(given)).sum(dim=1, keepdim=True).relu()

@@ -11,12 +11,22 @@ from captum.attr import LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_kd.attr.reference import Inputs, ModelReference, Reference, model_reference, read_reference
+from captum_kd.attr.reference import (
+    Inputs,
+    ModelReference,
+    Reference,
+    ReferenceBatch,
+    model_reference,
+    read_reference,
+    same_samples,
+)
 from captum_kd.functional.cam import DIRECTIONS, Direction
 from captum_kd.functional.centering import check_sample_count
 from captum_kd.labels import LabelEmbeddings
-from captum_kd.models.activations import ReshapeTransform, layer_activations, weights_version
-from captum_kd.models.layers import Layers, pair_layers
+from captum_kd.models.activations import ReshapeTransform, layer_activations
+from captum_kd.models.fingerprint import UnknownStateError, fingerprint
+from captum_kd.models.hooks import as_tuple
+from captum_kd.models.layers import Layers, describe_layer, pair_layers
 from captum_kd.models.side import Side
 from captum_kd.models.targets import Target, class_indices, has_class_scores, warn_of_embeddings
 
@@ -39,6 +49,7 @@ class Call(NamedTuple):
     target: Target
     additional_forward_args: Any
     attribute_to_layer_input: bool
+    same: Tensor | None = None  # which inputs are the very samples that distances are taken to
 
 
 class PairAttribution(LayerAttribution):
@@ -180,21 +191,26 @@ class PairAttribution(LayerAttribution):
         if self._reference is None:
             first = call.inputs[0] if isinstance(call.inputs, tuple) else call.inputs
             check_sample_count(len(first) if isinstance(first, Tensor) and first.dim() else 0)
-        signed = self._signed_maps(call, self._references(call), sum_channels, directions)
+        references = self._references(call)
+        call = call._replace(same=self._same_samples(call, self._reference))
+        signed = self._signed_maps(call, references, sum_channels, directions)
+        self._keep_reference(call)
         relu = self._relu if relu is None else relu
         results: list[Maps] = []
         for direction in directions:
+            _check_finite(signed[direction], self.sides[DIRECTIONS.index(direction)])
             maps = [value.relu() for value in signed[direction]] if relu else signed[direction]
             results.append(maps if isinstance(self.layer, list) else maps[0])
         return results
 
     def _references(self, call: Call) -> Sequence[ModelReference | None]:
-        """The reference in both models; computed again only when weights have changed."""
+        """The reference in both models; not computed again where nothing that it depends on has changed."""
         if self._reference is None:
             return [None, None]
-        versions = [weights_version(side.model) for side in self.sides]
-        key = (call.attribute_to_layer_input, *versions)
-        if self._reference_cache is None or self._reference_cache[0] != key:
+        self._check_arguments(call)
+        key = self._reference_key(call)
+        if key is None or self._reference_cache is None or self._reference_cache[0] != key:
+            self._reference_cache = None
             result = []
             for side in self.sides:
                 calls = [call._replace(inputs=batch.inputs, target=batch.target) for batch in self._reference]
@@ -204,9 +220,73 @@ class PairAttribution(LayerAttribution):
                 with torch.autocast(activations[0][0].device.type, enabled=False):
                     features = [batch[-count:] if count else batch for batch in activations]
                     explained = [batch[:-count] for batch in activations] if count else []
-                    result.append(model_reference(features, targets, self.pool, explained))
+                    same = self._same_samples(call, self._reference, self._reference)
+                    result.append(model_reference(features, targets, self.pool, explained, same))
+            if key is None:
+                return result
             self._reference_cache = (key, result)
         return self._reference_cache[1]
+
+    def _keep_reference(self, call: Call) -> None:
+        """Do not count what the models' own passes have changed, such as the list of a hook that records."""
+        if self._reference_cache is not None:
+            (_, *weights_and_options), result = self._reference_cache
+            state = self._reference_key(call, weights=False)
+            self._reference_cache = None if state is None else ((state[0], *weights_and_options), result)
+
+    def _reference_key(self, call: Call, weights: bool = True) -> tuple[object, ...] | None:
+        """What the reference's features depend on; None where that cannot be told, so they are not kept.
+
+        What a function does depends on more than can be looked at, and so may further arguments.
+        """
+        models = [side.model for side in self.sides]
+        if call.additional_forward_args is not None or not all(isinstance(m, nn.Module) for m in models):
+            return None
+        try:
+            found = fingerprint(*models, [side.reshape_transform for side in self.sides], weights=weights)
+        except UnknownStateError:
+            return None
+        inputs = [value for batch in self._reference or () for value in batch.inputs]
+        autocast = [
+            (name, torch.is_autocast_enabled(name), torch.get_autocast_dtype(name))
+            for name in sorted({value.device.type for value in inputs})
+            if torch.amp.is_autocast_available(name)
+        ]
+        precision = (torch.get_default_dtype(), torch.get_float32_matmul_precision())
+        return (*found, call.attribute_to_layer_input, self.pool, self._label_use, *autocast, *precision)
+
+    @staticmethod
+    def _same_samples(
+        call: Call, others: list[ReferenceBatch] | None, ours: list[ReferenceBatch] | None = None
+    ) -> Tensor | None:
+        """Which samples are given twice; None where an argument of its own may set one apart."""
+        inputs = call.inputs if isinstance(call.inputs, tuple) else (call.inputs,)
+        given = [batch.inputs for batch in ours] if ours else [inputs]
+        arguments = as_tuple(call.additional_forward_args)
+        if any(not isinstance(v, Tensor) or not v.dim() for v in inputs) or any(
+            isinstance(v, Tensor) and v.dim() for v in arguments
+        ):
+            return None
+        return same_samples(given, given if others is None else [batch.inputs for batch in others])
+
+    def _check_arguments(self, call: Call) -> None:
+        """Further arguments of the models go with the inputs and with the reference, so they fit both."""
+        first = call.inputs[0] if isinstance(call.inputs, tuple) else call.inputs
+        if not isinstance(first, Tensor) or not first.dim():
+            return  # the model's own pass says what is wrong
+        count = len(first)
+        for batch in self._reference or ():
+            size = len(batch.inputs[0])
+            for i, value in enumerate(as_tuple(call.additional_forward_args)):
+                of_samples = isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+                if of_samples and size != count:
+                    raise ValueError(
+                        f"additional_forward_args: argument {i} has {len(value)} rows, one for each of the "
+                        f"{count} inputs, but a batch of the reference has {size} samples. The models run "
+                        "on both with the same arguments. Leave out the reference, give one in batches of "
+                        f"{count}, or put the argument into the inputs: inputs=(inputs, argument), and the "
+                        "same in the reference."
+                    )
 
     def _run(self, side: Side[Callable[..., Any]], call: Call) -> tuple[list[Tensor], Tensor | None]:
         """One forward pass: activations of each layer, and class indices where labels are used.
@@ -242,6 +322,16 @@ class PairAttribution(LayerAttribution):
             return None
         indices = class_indices(target, output, count, role)  # a bad target is an error in any case
         return None if self._label_use == "ignored" else indices
+
+
+def _check_finite(maps: Sequence[Tensor], side: Side[Callable[..., Any]]) -> None:
+    for value, layer in zip(maps, side.layers, strict=True):
+        if not torch.isfinite(value).all():
+            raise ValueError(
+                f"The maps of {describe_layer(side.model, layer, side.role)} hold NaN or infinite values: "
+                "products of its activations and gradients are too large for their precision. Scale the "
+                "inputs as the model was trained, or run it in float64 (model.double())."
+            )
 
 
 def one_of(word: Any, words: Sequence[str], option: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_kd.functional.distance import pairwise_distances
+from captum_kd.functional.distance import merge_same_samples, pairwise_distances
 from captum_kd.functional.pooling import channel_mean, pool_activations
 
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...]
@@ -60,6 +60,7 @@ def model_reference(
     targets: Sequence[Tensor | None],
     pool: int | None,
     explained: Sequence[Sequence[Tensor]] = (),
+    same: Tensor | None = None,
 ) -> ModelReference:
     """Put the batches of a reference together.
 
@@ -68,18 +69,69 @@ def model_reference(
         targets: Class indices ``(batch,)`` by batch, or None.
         pool: Grid of average pooling, or None.
         explained: Activations by batch and explained layer, where these are other layers.
+        same: Which samples of the reference are the same, from :func:`same_samples`.
     """
     layers = []
     for batches in zip(*activations, strict=True):
         features = torch.cat([pool_activations(a, pool) for a in batches])
-        layers.append(LayerReference(features, pairwise_distances(features), channel_mean(batches)))
+        layers.append(LayerReference(features, sample_distances(features, None, same), channel_mean(batches)))
     known = [t for t in targets if t is not None]
     means = [channel_mean(batches) for batches in zip(*explained, strict=True)]
     return ModelReference(layers, torch.cat(known) if len(known) == len(targets) else None, means)
 
 
+def sample_distances(features: Tensor, others: Tensor | None, same: Tensor | None) -> Tensor:
+    """Distances between samples, zero between those that are the same.
+
+    Args:
+        features: Features of samples.
+        others: Features of other samples; None: the same ones.
+        same: Which are known to be the same, from :func:`same_samples`; None: it is not known.
+    """
+    distances = merge_same_samples(pairwise_distances(features, others), features, others)
+    return distances if same is None else distances.masked_fill(same.to(distances.device), 0.0)
+
+
+def same_samples(inputs: Sequence[tuple[Tensor, ...]], others: Sequence[tuple[Tensor, ...]]) -> Tensor:
+    """Find samples that models get twice, whatever the precision that they run in.
+
+    Args:
+        inputs: Batches of inputs.
+        others: Other batches.
+
+    Returns:
+        Whether a sample of ``inputs`` has the very values of one of ``others``, ``(n, m)``.
+
+    Example:
+        >>> same_samples([(torch.tensor([[1.0], [2.0]]),)], [(torch.tensor([[2.0]]),)])
+        tensor([[False],
+                [ True]])
+    """
+    return torch.cat([torch.cat([_same(a, b) for b in others], dim=1) for a in inputs])
+
+
+def _same(inputs: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+    same = torch.ones(len(inputs[0]), len(others[0]), dtype=torch.bool, device=inputs[0].device)
+    pairs = [(a, b.to(a.device)) for a, b in zip(inputs, others, strict=False)]
+    fits = all(
+        a.shape[1:] == b.shape[1:] and a.dtype == b.dtype and (len(a), len(b)) == same.shape for a, b in pairs
+    )
+    if len(inputs) != len(others) or not fits:
+        return torch.zeros_like(same)
+    for a, b in pairs:
+        # A few values of each tell most samples apart; the others are compared as a whole.
+        step = max(1, a[:1].numel() // 32)
+        some, of_others = (v.reshape(len(v), -1)[:, ::step] for v in (a, b))
+        same &= (some[:, None] == of_others).all(dim=-1).to(same.device)
+    for i, j in same.nonzero().tolist():
+        same[i, j] = all(torch.equal(a[i], b[j]) for a, b in pairs)
+    return same
+
+
 def read_reference(reference: Reference) -> list[ReferenceBatch]:
-    """Read a reference set once, so that it stays the same whatever a DataLoader shuffles.
+    """Read and copy a reference set once, so that it stays the same whatever happens to its source.
+
+    A DataLoader may shuffle, and the memory of a batch may be used again for the next.
 
     Args:
         reference: A tensor of inputs; a pair ``(inputs, target)``, where ``inputs`` is a tensor or a tuple of
@@ -144,4 +196,6 @@ def _read_batch(item: Any) -> ReferenceBatch:
                 f"A reference target must have one class index per sample: got shape {tuple(target.shape)} "
                 f"for {len(inputs[0])} samples."
             )
-    return ReferenceBatch(inputs, target)
+    return ReferenceBatch(
+        tuple(value.detach().clone() for value in inputs), None if target is None else target.detach().clone()
+    )

@@ -14,11 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captum_kd._version import __version__
+from captum_kd._version import versions
+from captum_kd._warn import warn
 from captum_kd.atomic import write_whole
 from captum_kd.comparison.batches import Batch, HeldOut
 from captum_kd.comparison.features import BatchFeatures, layer_features
 from captum_kd.comparison.settings import Settings
+from captum_kd.models.fingerprint import UnknownStateError, fingerprint
 from captum_kd.models.side import Side
 
 
@@ -27,7 +29,7 @@ def feature_cache(
     models: Mapping[str, Side[nn.Module]],
     settings: Settings,
     held_out: HeldOut,
-) -> FeatureCache:
+) -> FeatureCache | None:
     """The cache of a comparison.
 
     Args:
@@ -37,10 +39,13 @@ def feature_cache(
         held_out: The reference.
 
     Returns:
-        The cache.
+        The cache; None if what a model depends on cannot be told.
 
     Raises:
         OSError: The folder cannot be made.
+
+    Warns:
+        UserWarning: There is no cache.
     """
     given = [v for batch in held_out for v in (batch if isinstance(batch, tuple) else (batch,))]
     if given:
@@ -49,14 +54,22 @@ def feature_cache(
         image = given[0][:1]
         given += [v for side in reshaped for v in layer_features(side, image, settings.pool)[0]]
     options = {"pool": settings.pool, "kept_share": settings.kept_share, "seed": settings.seed}
-    return FeatureCache(folder, models, options, given)
+    try:
+        return FeatureCache(folder, models, options, given)
+    except UnknownStateError as error:
+        warn(
+            f"cache is not used, and everything is computed anew: {error} So features that were kept could "
+            "be those of another model. Remove it from the model, or do without the cache."
+        )
+        return None
 
 
 class FeatureCache:
     """Keeps the features of each batch, and gives them back if nothing has changed.
 
-    Each file holds a digest of the models' weights, the layers, the options and the batch itself, so features
-    of anything else are never used: they are computed anew.
+    Each file holds a digest of the models (:func:`captum_kd.models.fingerprint.fingerprint`), the layers, the
+    options and the batch itself, and one of what it holds, so features of anything else, or altered ones, are
+    never used: they are computed anew.
 
     Args:
         folder: The folder of the files; it is made if need be.
@@ -66,6 +79,7 @@ class FeatureCache:
 
     Raises:
         OSError: The folder cannot be made.
+        UnknownStateError: What a model depends on cannot be told.
     """
 
     def __init__(
@@ -77,10 +91,8 @@ class FeatureCache:
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        facts = [__version__, dict(options)]
-        parts = [(name, *_describe(side)) for name, side in models.items()]
-        weights = (v for side in models.values() for v in side.model.state_dict().values())
-        self._fixed = _digest([json.dumps([facts, parts])], [*weights, *reference])
+        sides = [(name, _layer_names(side), fingerprint(side.model)) for name, side in models.items()]
+        self._fixed = _digest([json.dumps([versions(), dict(options), sides])], reference)
 
     def __call__(self, index: int, batch: Batch, compute: Callable[[], BatchFeatures]) -> BatchFeatures:
         """The features of a batch: those that are kept, else computed and kept.
@@ -109,11 +121,9 @@ class FeatureCache:
         return result
 
 
-def _describe(side: Side[nn.Module]) -> tuple[str, list[str], list[str]]:
-    """What features depend on besides weights. The text of a hook tells whether it is the same."""
+def _layer_names(side: Side[nn.Module]) -> list[str]:
     names = {module: name for name, module in side.model.named_modules()}
-    hooks = [repr(hook) for hook in side.model._forward_pre_hooks.values()]
-    return type(side.model).__name__, [names.get(layer, "") for layer in side.layers], hooks
+    return [names.get(layer, "") for layer in side.layers]
 
 
 def _digest(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
@@ -133,7 +143,14 @@ def _write(path: Path, digest: str, result: BatchFeatures) -> None:
     tensors |= {f"extra.{i}": value for i, value in enumerate(result.extra.values())}
     content = {"dimensions": result.dimensions, "extra": list(result.extra)}
     own = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    save_file(own, path, {"digest": digest, "content": json.dumps(content)})
+    described = json.dumps(content)
+    save_file(own, path, {"digest": digest, "content": described, "whole": _whole(described, own)})
+
+
+def _whole(content: str, tensors: Mapping[str, Tensor]) -> str:
+    """A digest of all that a file holds."""
+    names = sorted(tensors)
+    return _digest([json.dumps([content, names])], [tensors[name] for name in names])
 
 
 def _read(path: Path, digest: str) -> BatchFeatures | None:
@@ -144,13 +161,16 @@ def _read(path: Path, digest: str) -> BatchFeatures | None:
             if metadata.get("digest") != digest:
                 return None
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError):
+        if metadata.get("whole") != _whole(metadata["content"], tensors):
+            return None
+        content = json.loads(metadata["content"])
+        features = {
+            name: [tensors[f"features.{name}.{i}"] for i in range(len(dimensions))]
+            for name, dimensions in content["dimensions"].items()
+        }
+        extra = {tuple(key): tensors[f"extra.{i}"] for i, key in enumerate(content["extra"])}
+    # Whatever someone put there, it is not what was kept.
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
-    content = json.loads(metadata["content"])
-    features = {
-        name: [tensors[f"features.{name}.{i}"] for i in range(len(dimensions))]
-        for name, dimensions in content["dimensions"].items()
-    }
     right = {key.removeprefix("right."): v for key, v in tensors.items() if key.startswith("right.")}
-    extra = {tuple(key): tensors[f"extra.{i}"] for i, key in enumerate(content["extra"])}
     return BatchFeatures(features, content["dimensions"], right, extra)

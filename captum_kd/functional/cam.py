@@ -203,4 +203,5 @@ def _spread(maps: Tensor) -> Tensor:
 
 
 def _ratio(maps: Tensor, spread: Tensor) -> Tensor:
-    return torch.where(spread > 0, maps / spread, 0.0)
+    # What overflows is NaN and not zero, so that whoever asks for maps is told.
+    return torch.where(spread == 0, 0.0, maps / spread.masked_fill(spread.isinf(), torch.nan))

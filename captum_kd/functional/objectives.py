@@ -22,6 +22,10 @@ class Objective(Protocol):
     def __call__(self, explained: Tensor, other: Tensor, labels: Tensor | None, /) -> Tensor: ...
 
 
+class ObjectiveNotFiniteError(ValueError):
+    """An objective, or its gradient, is NaN or infinite."""
+
+
 class Distances(NamedTuple):
     """Distances that an objective is taken of.
 
@@ -136,6 +140,7 @@ def objective_gradient(
 
     Raises:
         ValueError: The objective returns no scalar, or one that does not depend on ``explained``.
+        ObjectiveNotFiniteError: The objective or its gradient is NaN or infinite.
 
     Example:
         >>> import torch
@@ -157,6 +162,12 @@ def objective_gradient(
                 + (" without a gradient." if isinstance(score, Tensor) else ".")
             )
         (gradient,) = torch.autograd.grad(score.reshape(()), explained)
+    if not torch.isfinite(score).all() or not torch.isfinite(gradient).all():
+        what = "" if not torch.isfinite(score).all() else "a gradient of "
+        value = score.item() if not what else "NaN or infinite values"
+        raise ObjectiveNotFiniteError(
+            f"The objective {getattr(objective, '__name__', repr(objective))} gives {what}{value}"
+        )
     return gradient + gradient.T
 
 

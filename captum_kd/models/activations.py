@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -125,20 +124,6 @@ def check_samples(label: str, activations: Tensor, count: int) -> None:
             f"{label} gives activations of shape {tuple(activations.shape)} for {count} samples; dimension 0 "
             "must be the samples. Pass a reshape_transform that moves them there."
         )
-
-
-def weights_version(model: Callable[..., Any]) -> tuple[tuple[int, int, int], ...]:
-    """Return a value that changes whenever a parameter or buffer of the model is changed, moved or replaced.
-
-    In-place changes of ``parameter.data`` are the exception: PyTorch keeps no record of them.
-
-    Args:
-        model: A module; for a function the value is always the same.
-    """
-    if not isinstance(model, nn.Module):
-        return ()
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return tuple((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
 
 def _activations(value: Any, label: str, reshape_transform: ReshapeTransform | None) -> Tensor:

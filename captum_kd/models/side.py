@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from captum_kd.models.activations import ReshapeTransform
+from captum_kd.models.layers import describe_layer
 
 Model = TypeVar("Model", bound=Callable[..., Any])
 
@@ -36,6 +37,11 @@ class Side(Generic[Model]):
     role: str
     reshape_transform: ReshapeTransform | None = None
     feature_layers: list[nn.Module] | None = None
+
+    def feature_names(self) -> list[str]:
+        """What messages call the layers whose features distances are computed from."""
+        layers = self.layers if self.feature_layers is None else self.feature_layers
+        return [describe_layer(self.model, layer, self.role) for layer in layers]
 
     def only(self, indices: Sequence[int]) -> Side[Model]:
         """Return the same model with some of its layers.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from captum_kd import compare
@@ -103,7 +106,72 @@ def test_damaged_files_are_computed_anew(tmp_path: Path, forwards: Callable[[], 
     student, base = pair()
     first = run(student, base, tmp_path)
     assert forwards() == 3
-    (tmp_path / "000001.safetensors").write_bytes(b"damaged")
-    assert run(student, base, tmp_path).rows == first.rows
-    assert forwards() == 1
+    path = tmp_path / "000001.safetensors"
+    whole = path.read_bytes()
+    tensors, about = load_file(path), json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+    about = about["__metadata__"]
+    some = next(iter(tensors))
+    for content in (
+        b"damaged",
+        b"",
+        b"{}",
+        whole[:-4],
+        whole[:-1] + bytes([whole[-1] ^ 1]),
+        save({}, about),
+        save(tensors | {some: tensors[some] + 1e-3}, about),
+        save({name: value for name, value in tensors.items() if name != some}, about),
+        save(tensors, about | {"content": "{}"}),
+        save(tensors, about | {"content": "[" * 5000}),
+        save(tensors, {key: value for key, value in about.items() if key != "content"}),
+        save(tensors, {key: value for key, value in about.items() if key != "whole"}),
+    ):
+        path.write_bytes(content)
+        assert run(student, base, tmp_path).rows == first.rows
+        assert forwards() == 1
+        assert load_file(path)[some].equal(tensors[some])
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{i:06d}.safetensors" for i in range(3)]
+
+
+class Norm(nn.Module):
+    """A network behind a step that a plain attribute decides about."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.k = net, 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(torch.tanh(self.k * x))
+        return out
+
+
+def test_what_is_no_weight_counts_as_well(tmp_path: Path, forwards: Callable[[], int]) -> None:
+    nets = pair()
+    models: list[Any] = [Norm(net) for net in nets]
+    layers = {"layers": ["net.layer2", "net.layer3"]}
+
+    def added(name: str, hook: Callable[..., Any]) -> None:
+        nets[1].get_submodule(name).register_forward_hook(hook)
+
+    run(*models, tmp_path, **layers)
+    assert forwards() == 3
+    for change in (
+        lambda: setattr(models[0], "k", 100.0),
+        lambda: added("layer1", lambda module, args, output: 2 * output),
+        lambda: setattr(nets[0].get_submodule("layer2.0.bn1"), "eps", 0.1),
+    ):
+        change()
+        found = run(*models, tmp_path, **layers)
+        assert forwards() == 3
+        assert run(*models, tmp_path, **layers).rows == found.rows
+        assert forwards() == 0
+    assert run(*models, tmp_path / "other", **layers).rows == found.rows
+
+
+def test_a_model_that_cannot_be_told_apart_is_not_cached(tmp_path: Path, forwards: Callable[[], int]) -> None:
+    student, base = pair()
+    student.stream = iter([1, 2])  # type: ignore[assignment]
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"cache is not used.*\.stream is a list_iterator"):
+            run(student, base, tmp_path)
+        assert forwards() == 3
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_kd.models.activations import layer_activations, weights_version
+from captum_kd.models.activations import layer_activations
 
 
 class Network(nn.Module):
@@ -346,26 +346,3 @@ def test_bad_inputs(inputs: Any, error: type[Exception], message: str) -> None:
     layer = nn.Identity()
     with pytest.raises(error, match=message):
         layer_activations(layer, [layer], inputs)
-
-
-def test_weights_version(network: Network) -> None:
-    def train() -> None:
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        network(images()).sum().backward()
-        optimizer.step()
-
-    versions = [weights_version(network)]
-    layer_activations(network.train(), [network.conv], images())
-    assert weights_version(network) == versions[0]
-    for change in (
-        train,
-        lambda: network.load_state_dict(network.state_dict()),
-        lambda: network.norm.running_mean.add_(1),
-        lambda: setattr(network, "fc", nn.Linear(4, 5)),
-        lambda: setattr(network.fc.weight, "data", torch.ones(5, 4)),
-        network.double,
-    ):
-        change()
-        versions.append(weights_version(network))
-    assert len(set(versions)) == len(versions)
-    assert weights_version(lambda x: network(x)) == ()
