@@ -16,7 +16,7 @@ STAGES = ["layer1", "layer2", "layer3", "layer4"]
 
 
 def timm_resnet() -> ResNet:
-    return ResNet(BasicBlock, (1, 1, 1, 1), num_classes=10, channels=(16, 32, 64, 128), stem_width=16).eval()
+    return ResNet(BasicBlock, (1, 1, 1, 1), num_classes=10).eval()
 
 
 def test_a_torchvision_student_beside_a_timm_base() -> None:

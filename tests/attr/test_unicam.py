@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from captum.attr import LayerGradCam
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_kd import UniCAM
 from captum_kd.attr.methods import CentredUniCAM
-from captum_kd.functional import row_max, semipartial_distance_correlation, uniqueness
+from captum_kd.functional import pairwise_distances, row_max, semipartial_distance_correlation, uniqueness
 from captum_kd.models.activations import layer_activations
 from tests.networks import Network, classes, images, pair
 
@@ -259,6 +261,30 @@ def test_centring_shifts_the_map_only() -> None:
     difference = (plain - centred).flatten(2)
     torch.testing.assert_close(difference, difference[..., :1].expand_as(difference), rtol=1e-3, atol=1e-6)
     assert centred.mean(dim=(2, 3)).abs().max() > 0
+
+
+def test_an_objective_of_the_users_gets_labels_where_they_are_known() -> None:
+    student, base = pair()
+    given: list[Tensor | None] = []
+
+    def objective(explained: Tensor, other: Tensor, labels: Tensor | None) -> Tensor:
+        given.append(labels)
+        return uniqueness(explained, other)
+
+    def labels_of(target: Tensor | None, forward: Callable[[Tensor], Tensor] = base) -> Tensor | None:
+        given.clear()
+        student_, base_ = (student, forward) if forward is base else (forward, forward)
+        layers = (student.second_relu, base.second_relu) if forward is base else (base.second_relu,) * 2
+        UniCAM(student_, layers[0], base_, layers[1], objective=objective).attribute(images(), target)
+        return given[0]
+
+    def distances(target: Tensor) -> Tensor:
+        return pairwise_distances(torch.nn.functional.one_hot(target, 4).float())
+
+    torch.testing.assert_close(labels_of(classes()), distances(classes()))
+    torch.testing.assert_close(labels_of(None), distances(student(images()).argmax(1)))
+    without_scores = nn.Sequential(base, nn.Unflatten(1, (2, 2)))
+    assert labels_of(None, without_scores) is None
 
 
 def test_single_class_warns_and_gives_zero() -> None:

@@ -100,6 +100,21 @@ def test_the_reference_runs_once_and_again_when_weights_change() -> None:
     assert not torch.allclose(first, second)
 
 
+def test_three_samples_are_a_reference() -> None:
+    student, base = pair()
+    few = images(3, seed=7), torch.tensor([0, 1, 2])
+    unicam = UniCAM(student, student.second_relu, base, reference=few, objective="uniqueness", pool=1)
+    maps = unicam.attribute(images(2), relu_attributions=False)
+    assert maps.isfinite().all()
+    assert maps.abs().max() > 0
+    # Each map is that of the batch of these three samples and its own.
+    for i in range(2):
+        together = torch.cat([few[0], images(2)[i : i + 1]])
+        batch = UniCAM(student, student.second_relu, base, objective="uniqueness", pool=1)
+        expected = batch.attribute(together, relu_attributions=False)[3:]
+        torch.testing.assert_close(maps[i : i + 1], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_shuffling_loader_is_read_once() -> None:
     student, base = pair()
     loader = DataLoader(TensorDataset(*reference()), batch_size=5, shuffle=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -96,8 +97,8 @@ def test_upsampled_constant_map_is_still_constant(value: float) -> None:
     images = torch.randn(1, 1, 56, 56)
     keep = keep_mask(torch.zeros(1, 56, 56), 0.5)
     expected = noisy_linear_imputation(images, keep, noise=0.0)
-    for dtype in (torch.float16, torch.float32, torch.float64):
-        maps = torch.full((1, 1, 7, 5), value, dtype=dtype)
+    for dtype, size in product((torch.float16, torch.float32, torch.float64), ((7, 5), (5, 56), (56, 5))):
+        maps = torch.full((1, 1, *size), value, dtype=dtype)
         assert torch.equal(road(images, maps, noise=0.0), expected)
 
 
