@@ -312,7 +312,7 @@ def _parts(value: Any) -> list[Any]:
         return list(value.values()) if len(value) <= _MOST_ITEMS else []
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(value) if len(value) <= _MOST_ITEMS else []
-    return list(getattr(value, "__dict__", {}).values())
+    return [*getattr(value, "__dict__", {}).values(), vars(type(value)).get("__call__")]
 
 
 def _names(code: CodeType) -> set[str]:

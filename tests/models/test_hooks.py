@@ -161,6 +161,7 @@ def test_models_of_functions_are_found_and_put_into_evaluation_mode(function_of:
 def test_models_in_globals_are_found() -> None:
     assert modules_of(of_a_global) == [GLOBAL]
     assert modules_of(lambda x: of_a_global(x)) == [GLOBAL]
+    assert modules_of(type("Calls", (), {"__call__": lambda self, x: of_a_global(x)})()) == [GLOBAL]
     assert modules_of(len) == []
 
 
