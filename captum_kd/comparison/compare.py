@@ -132,7 +132,8 @@ def compare(
     Raises:
         ValueError: There are no images, too few (8 are needed to score), or images of one class only; a batch
             is not ``(images, target)``; a layer does not exist (near matches are listed); a target is out of
-            range; the reference is the data; activations are not finite; a method is unknown.
+            range; the models have different numbers of classes; the reference is the data; activations are
+            not finite; a method is unknown.
         TypeError: A model is not a module, or a method is not callable.
 
     Example:

@@ -94,14 +94,32 @@ def compute_batch(
     pool: int,
     extra: Callable[[Tensor], dict[KeptKey, Tensor]] | None = None,
 ) -> BatchFeatures:
-    """Run every model once on a batch; the arguments are those of :func:`stream`."""
-    features, dimensions, right = {}, {}, {}
+    """Run every model once on a batch; the arguments are those of :func:`stream`.
+
+    Raises:
+        ValueError: The models have different numbers of classes, or a target is out of range.
+    """
+    features, dimensions, right, outputs = {}, {}, {}, {}
     for name, side in models.items():
-        features[name], dimensions[name], output = layer_features(side, batch.images, pool)
+        features[name], dimensions[name], outputs[name] = layer_features(side, batch.images, pool)
+    _check_same_classes({models[name].role: output for name, output in outputs.items()})
+    for name, side in models.items():
+        output = outputs[name]
         target = class_indices(batch.target, output, len(batch.target), side.role)
         if has_class_scores(output):
             right[name] = output.argmax(dim=1) == target
     return BatchFeatures(features, dimensions, right, {} if extra is None else extra(batch.images))
+
+
+def _check_same_classes(outputs: Mapping[str, object]) -> None:
+    # A single output is the logit of the second of two classes.
+    counts = {role: output.shape[1] for role, output in outputs.items() if has_class_scores(output)}
+    if len({max(count, 2) for count in counts.values()}) > 1:
+        listed = ", ".join(f"{role}: {count}" for role, count in counts.items())
+        raise ValueError(
+            f"The models must have the same classes, but have different numbers of outputs ({listed}). "
+            "Compare models of the same classes; if outputs are no class scores, return them in a tuple."
+        )
 
 
 def stream(
