@@ -203,7 +203,7 @@ class LabelEmbeddings:
                 or not isinstance(pooling, str)
             ):
                 raise TypeError("class_names must be a list, model and pooling must be texts")
-            return cls(embeddings, class_names, model, pooling)
+            return cls(embeddings, tuple(class_names), model, pooling)
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{name!r} does not hold label embeddings; a safetensors file with a tensor "

@@ -23,6 +23,7 @@ from captum_kd.comparison.arguments import (
 from captum_kd.comparison.batches import (
     Data,
     DistinctBatches,
+    HeldOut,
     given_reference,
     read_batches,
     reference_size,
@@ -174,6 +175,7 @@ def compare(
     place = common_device(sides, device)
     with undisturbed(*(side.model for side in sides.values())):
         batches = read_batches(data, place, progress)
+        held_out: HeldOut
         if reference is None:
             distinct = DistinctBatches(batches)
             held_out, batches = set_aside(distinct)
