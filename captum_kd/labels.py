@@ -197,8 +197,14 @@ class LabelEmbeddings:
                 metadata = file.metadata() or {}
                 embeddings = file.get_tensor("embeddings")
             class_names, model, pooling = (json.loads(metadata[key]) for key in _METADATA)
-            return cls(embeddings, class_names, str(model), str(pooling))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            if (
+                not isinstance(class_names, list)
+                or not isinstance(model, str)
+                or not isinstance(pooling, str)
+            ):
+                raise TypeError("class_names must be a list, model and pooling must be texts")
+            return cls(embeddings, tuple(class_names), model, pooling)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{name!r} does not hold label embeddings; a safetensors file with a tensor "
                 f"'embeddings' and the metadata {', '.join(_METADATA)} is needed, as "

@@ -232,6 +232,9 @@ def test_load_of_other_files(tmp_path: Path, animals: LabelEmbeddings) -> None:
     check()
     save_file({"embeddings": torch.eye(2)}, path, {**meta, "class_names": "7"})
     check()
+    for name, text in (("class_names", '"ab"'), ("model", "{}"), ("pooling", "7"), ("model", "[" * 100_000)):
+        save_file({"embeddings": torch.eye(2)}, path, {**meta, name: text})
+        check()
     save_file({"embeddings": torch.eye(3)}, path, meta)
     check("3 rows but there are 2 class names")
     save_file({"embeddings": torch.full((2, 2), float("nan"))}, path, meta)

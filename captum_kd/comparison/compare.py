@@ -23,6 +23,7 @@ from captum_kd.comparison.arguments import (
 from captum_kd.comparison.batches import (
     Data,
     DistinctBatches,
+    HeldOut,
     given_reference,
     read_batches,
     reference_size,
@@ -132,7 +133,8 @@ def compare(
     Raises:
         ValueError: There are no images, too few (8 are needed to score), or images of one class only; a batch
             is not ``(images, target)``; a layer does not exist (near matches are listed); a target is out of
-            range; the reference is the data; activations are not finite; a method is unknown.
+            range; the reference is the data; activations or class scores are not finite; a method is unknown,
+            or needs class scores of models that have different numbers of outputs.
         TypeError: A model is not a module, or a method is not callable.
 
     Example:
@@ -173,6 +175,7 @@ def compare(
     place = common_device(sides, device)
     with undisturbed(*(side.model for side in sides.values())):
         batches = read_batches(data, place, progress)
+        held_out: HeldOut
         if reference is None:
             distinct = DistinctBatches(batches)
             held_out, batches = set_aside(distinct)

@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from captum_kd.atomic import write_whole
 from captum_kd.comparison.schema import (
     check_content,
     check_names,
@@ -47,7 +49,8 @@ def write_comparison(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> 
     metadata = {"format": _FORMAT, "comparison": json.dumps(content)}
     # Safetensors refuse tensors that share memory.
     own = {name: value.clone().contiguous() for name, value in tensors.items()}
-    save_file(own, os.fspath(path), metadata)
+    # Beside the old file, which may be where the tensors were read from.
+    write_whole(Path(path), lambda temporary: save_file(own, temporary, metadata))
 
 
 def read_comparison(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def _kind(values: Tensor) -> Tensor:
     """A number for each row, the same for equal rows."""
     rows = _flat(values)
     rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-    return torch.unique(rows, dim=0, return_inverse=True)[1].cpu()
+    kinds: Tensor = torch.unique(rows, dim=0, return_inverse=True)[1]
+    return kinds.cpu()
 
 
 def _flat(values: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from captum_kd.comparison import features
 from captum_kd.comparison.compare import compare
 from captum_kd.comparison.result import Comparison
 from tests.comparison.quick import QUICK, batches, quick
-from tests.networks import classes, images, pair
+from tests.networks import Network, classes, images, pair
 
 
 def test_the_reference_must_be_disjoint() -> None:
@@ -135,6 +136,15 @@ def test_a_part_set_aside_is_64_or_a_quarter() -> None:
     for count, reference in ((11, 3), (40, 10), (256, 64), (300, 64)):
         found = quick(*pair(), batches(count, 13), layers="second_relu", reference=None, shown=0)
         assert (found.settings.reference, found.settings.samples) == (reference, count - reference)
+
+
+def test_outputs_that_are_no_class_scores_may_differ() -> None:
+    class Embeddings(Network):
+        def forward(self, images: Tensor) -> Any:
+            return (super().forward(images),)
+
+    found = quick(Embeddings(classes=5).eval(), Embeddings(classes=7).eval())
+    assert found.accuracy == {"student": None, "base": None}
 
 
 BAD_BATCH = r"must be a pair \(images, target\)"

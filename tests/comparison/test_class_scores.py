@@ -46,13 +46,18 @@ def test_one_logit_is_compared_as_two() -> None:
         assert all(side.any() for side in maps)
 
 
-def test_accuracy_of_models_of_different_classes_is_left_out() -> None:
+@pytest.mark.parametrize("role", ["base model", "teacher"])
+def test_accuracy_of_models_of_different_classes_is_left_out(role: str) -> None:
+    student, other = Network(classes=4).eval(), Network(classes=7).eval()
+    models = (student, other) if role == "base model" else (student, Network(classes=4, seed=1).eval())
+    teacher = {"teacher": other} if role == "teacher" else {}
+    with pytest.warns(UserWarning, match=rf"The .* 4 outputs and the {role} 7, .* Accuracy is left out"):
+        found = quick(*models, **teacher)
+    assert set(found.accuracy.values()) == {None}
+
+
+def test_methods_that_need_class_scores_refuse_models_of_different_classes() -> None:
     student, base = Network(classes=4).eval(), Network(classes=7).eval()
-    with pytest.warns(
-        UserWarning, match=r"The student has 4 outputs and the base model 7, .* Accuracy is left out"
-    ):
-        found = quick(student, base)
-    assert found.accuracy == {"student": None, "base": None}
     with (
         pytest.warns(UserWarning, match="Accuracy is left out"),
         pytest.raises(ValueError, match="The student has 4 outputs and the base model 7"),

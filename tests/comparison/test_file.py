@@ -212,6 +212,15 @@ def test_a_file_that_was_cut_off_is_refused(saved: Path, tmp_path: Path) -> None
         Comparison.load(tmp_path)
 
 
+def test_it_may_be_saved_to_where_it_was_read_from(saved: Path) -> None:
+    loaded = Comparison.load(saved)
+    images = loaded.images.clone()
+    loaded.save(saved)
+    assert torch.equal(loaded.images, images)
+    assert torch.equal(Comparison.load(str(saved)).images, images)
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
 def test_what_is_as_it_was_saved_is_read(saved: Path) -> None:
     """Also what is not a number where a score may be so, accuracies that are not known, and old settings."""
     for name in ("left_out", "positions", "decisions"):
