@@ -222,9 +222,7 @@ def test_training_that_diverges_ends_with_its_name_and_no_model(pets: Path, tmp_
     assert result.exit_code == 0, result.output
 
 
-def test_an_empty_resume_file_is_named_and_the_model_trained_from_its_start(
-    pets: Path, tmp_path: Path
-) -> None:
+def test_an_empty_resume_file_is_named_and_the_model_starts_again(pets: Path, tmp_path: Path) -> None:
     command = ["distill", "--data", str(pets / "PetImages"), *SMALLEST, "--out", str(tmp_path)]
     assert run(*command).exit_code == 0
     base = tmp_path / "fold1" / "base"

@@ -47,6 +47,11 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path / "fold1" / "base"
 
 
+def write_run(own: Path) -> None:
+    record = {"arguments": {}, "versions": {}, "data": {"fingerprint": ""}, "stages": [], "explain": ""}
+    (own.parent.parent / "run.json").write_text(json.dumps(record))
+
+
 def read(own: Path) -> Finished | DamagedFileError:
     return finished_stages(own.parent.parent, [STAGE], 3, "a run")[STAGE]
 
@@ -82,6 +87,7 @@ def test_every_alteration_of_a_finished_model_is_noticed(finished: Path, name: s
     [
         (lambda r: r["test"].update(accuracy=0.9), "its digest differs"),
         (lambda r: r["epochs"].append(dict(HISTORY[0])), "its digest differs"),
+        (lambda r: r.update(chocks=r.pop("checks")), "it must be an object with architecture, epochs"),
         (lambda r: r["checks"].pop("weights"), "its digests are incomplete"),
         (lambda r: r.update(name="teacher"), "it is not of this model (name differ)"),
         (lambda r: r.update(epochs=3), "its results are no numbers"),
@@ -104,6 +110,10 @@ def test_records_without_digests_are_of_an_earlier_version(finished: Path) -> No
     record = json.loads((finished / STAGE_FILE).read_text())
     del record["checks"]
     (finished / STAGE_FILE).write_text(json.dumps(record))
+    (finished.parent.parent / "run.json").write_text("{")
+    with pytest.raises(ValueError, match="Nothing else says which arguments base of fold 1 was trained with"):
+        read(finished)
+    write_run(finished)
     with pytest.warns(UserWarning, match="is of an earlier version and has no digests"):
         found = read(finished)
     assert isinstance(found, Finished)

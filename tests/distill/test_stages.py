@@ -327,3 +327,20 @@ def test_a_finished_run_needs_no_checkpoint_of_the_teacher(
     first = run_recipe(recipe, tmp_path / "run", report=quiet)
     (tmp_path / "model.safetensors").unlink()
     assert run_recipe(recipe, tmp_path / "run", report=quiet) == first
+
+
+def test_runs_of_other_images(small: Recipe, unbroken: Path, tmp_path: Path) -> None:
+    shutil.copytree(unbroken, tmp_path / "run")
+    pets = write_pets(tmp_path / "pets")
+    for path in pets.rglob("0.jpg"):
+        path.unlink()
+    other = dataclasses.replace(small, data=str(pets / "PetImages"))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["arguments"]["data"] = other.data
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="The data set PetImages has changed since the run"):
+        run_recipe(other, tmp_path / "run", report=quiet)
+    (tmp_path / "run" / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"stage.json is of a run with other arguments, data or folds"):
+        run_recipe(other, tmp_path / "run", report=quiet)
+    assert (tmp_path / "run" / "run.json").read_text() == "{"
