@@ -65,7 +65,8 @@ def _check_classifier(recipe: Recipe, architecture: str, example: Tensor, num_cl
         outputs = _outputs(model.train(mode == "training"), architecture, example)
         if not isinstance(outputs, Tensor):
             raise ValueError(
-                f"{architecture} gives {type(outputs).__name__} in {mode} mode, but one tensor of class scores is needed."
+                f"{architecture} gives {type(outputs).__name__} in {mode} mode, but one tensor of class "
+                "scores is needed."
             )
         if outputs.shape != (len(example), num_classes):
             raise ValueError(
@@ -100,6 +101,11 @@ def _check_teaching(recipe: Recipe, stage: Stage, example: Tensor, num_classes: 
     model, teacher = (build_classifier(s.architecture, num_classes).cpu() for s in (stage, taught_by))
     guidance = guidance_of(recipe, stage, model, teacher, example)
     loss, _ = guidance(model.train(), example, torch.arange(len(example)) % num_classes)
+    if not loss.isfinite():
+        raise ValueError(
+            f"The loss of {stage.name} is {loss.item()} before it has learnt anything. Use a smaller weight "
+            f"(--weight {stage.technique}=...), or another temperature (--temperature)."
+        )
     if not loss.requires_grad:
         raise ValueError(
             f"The loss of {stage.name} does not depend on the weights of {stage.architecture}. Perhaps "

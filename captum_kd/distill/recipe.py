@@ -179,7 +179,7 @@ def guidance_of(
         ['layer1', 'layer2', 'layer3', 'layer4']
     """
     if stage.technique is None:
-        raise ValueError(f"{stage.name} has no teacher.")
+        raise ValueError(f"{stage.name} is trained on labels alone.")
     layers: Sequence[str] = ()
     teacher_layers: Sequence[str] = ()
     if stage.technique != "response":

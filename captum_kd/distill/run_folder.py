@@ -139,20 +139,12 @@ def check_same_run(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def check_same_data(
-    folder: Path, data: ImageData, found: Mapping[Stage, Finished | DamagedFileError]
-) -> None:
-    """Refuse a run whose images have changed, or of which nobody can say what it was. Nothing is written."""
+def check_same_data(folder: Path, data: ImageData) -> None:
+    """Refuse a run whose images have changed. Nothing is written."""
     try:
         before = read_run(folder)["data"]["fingerprint"] if _holds_models(folder) else data.fingerprint
-    except DamagedFileError as error:
-        for stage, finished in found.items():
-            if isinstance(finished, Finished) and finished.run is None:
-                raise ValueError(
-                    f"{error} Nothing else says which arguments {stage.name} of fold {stage.fold} was "
-                    "trained with. Start another run with --out."
-                ) from error
-        return
+    except DamagedFileError:
+        return  # the digests of the stages tell
     if before != data.fingerprint:
         raise ValueError(
             f"The data set {data.name} has changed since the run in {folder} started (fingerprint "
@@ -228,7 +220,7 @@ def finished_stages(
         For each stage whose ``stage.json`` is there, in the order of the plan: the model, or the damage.
 
     Raises:
-        ValueError: A model is of another run.
+        ValueError: A model is of another run, or nothing says of which.
     """
     found: dict[Stage, Finished | DamagedFileError] = {}
     for stage in plan:
@@ -241,6 +233,13 @@ def finished_stages(
             found[stage] = error
             continue
         if finished.run is None:
+            try:
+                read_run(folder)
+            except DamagedFileError as error:
+                raise ValueError(
+                    f"{error} Nothing else says which arguments {stage.name} of fold {stage.fold} was "
+                    "trained with. Start another run with --out."
+                ) from error
             warn(
                 f"{own / STAGE_FILE} is of an earlier version and has no digests, so damage to it or to "
                 f"{MODEL_FILE} beside it cannot be found."
@@ -456,7 +455,9 @@ def _read_json(path: Path, kind: type) -> Any:
     except (ValueError, RecursionError, IsADirectoryError) as error:
         raise DamagedFileError(path, str(error).rstrip(".") or type(error).__name__) from error
     wanted = set(kind.__annotations__)
-    if not isinstance(contents, dict) or set(contents) - {_CHECKS} != wanted:
+    # A stage has no other keys: an altered name of the digests could hide among them.
+    more = set(contents) - wanted - {_CHECKS} if kind is StageRecord and isinstance(contents, dict) else ()
+    if not isinstance(contents, dict) or wanted - set(contents) or more:
         raise DamagedFileError(path, f"it must be an object with {', '.join(sorted(wanted))}")
     return contents
 

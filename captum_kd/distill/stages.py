@@ -72,8 +72,8 @@ def run_recipe(
     )
     splits = class_splits(data.labels, recipe.folds, recipe.seed, data.class_names)
     plan, run = list(stages(recipe)), run_identity(recipe, data, splits)
+    check_same_data(folder, data)
     found = finished_stages(folder, plan, len(data.class_names), run)
-    check_same_data(folder, data, found)
     check_plan(recipe, data, splits, [stage for stage in plan if not isinstance(found.get(stage), Finished)])
     finished = start_run(folder, recipe, data, splits, found)
     for stage in plan:

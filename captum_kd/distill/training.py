@@ -13,11 +13,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
@@ -181,6 +181,14 @@ class ClassifierTraining(LightningModule):
         """Seed everything that this epoch draws."""
         # Not by current_epoch: while the first epoch of a resumed run is set up, that is one too low.
         seed_everything(self.seed + len(self.history), verbose=False)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        try:
+            super().optimizer_step(*arguments, **options)
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            raise self._diverged("in the optimizer", f"the {error}") from error
 
     def on_train_epoch_end(self) -> None:
         # Before the checkpoint of this epoch is written, so that no training goes on from such weights.

@@ -161,6 +161,18 @@ def test_a_killed_run_ends_as_an_unbroken_one(pets: Path, tmp_path: Path) -> Non
             ["--technique", "overhaul", "--layers", "layer2", "--teacher-layers", "layer3"],
             r"student layer2 \(8, 6, 6\) with teacher layer3 \(24, 3, 3\)",
         ),
+        (["--weight", "response=0.3", "--weight", "response=0.5"], "--weight names response twice"),
+        (["--weight", "respose=0.3"], "weights are given for .'respose'., .*it trains by response"),
+        (["--technique", "attention", "--temperature", "4"], "temperature is given, but no student"),
+        (["--layers", "layer9"], "layer9"),
+        (["--teacher-layers", "layer9"], "layer9"),
+        (["--layers", "layer3", "--layers", "layer3"], "layers must name each pair once"),
+        (["--assistant", "resnt18"], "Near matches: .*resnet18"),
+        (["--assistant", "alexnet", "--image-size", "16"], "alexnet cannot take images of 16 x 16 pixels"),
+        (["--limit", "2"], "needed"),
+        (["--precision", "31"], "--precision 31"),
+        (["--pretrained"], "has no pre-trained weights"),
+        (["--nesterov", "--momentum", "0"], "nesterov is for optimizer='sgd' with a momentum above 0"),
         (["--folds", "99"], "99"),
         (["--teacher-checkpoint", "none.safetensors"], "There is no checkpoint none.safetensors"),
     ],
@@ -173,6 +185,57 @@ def test_bad_arguments(pets: Path, tmp_path: Path, arguments: list[str], message
     assert result.exit_code != 0
     assert re.search(message, result.output), result.output
     assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists(), "so that the corrected command runs"
+
+
+NUMBERS = [
+    *((option, bad) for option in ("--learning-rate", "--temperature") for bad in ("nan", "inf", "0", "-1")),
+    *(("--momentum", bad) for bad in ("nan", "5", "1", "-0.1")),
+    *(("--weight-decay", bad) for bad in ("nan", "inf", "-1")),
+    *(("--weight", f"response={bad}") for bad in ("nan", "inf", "-1", "2")),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), NUMBERS)
+def test_numbers_out_of_range(tmp_path: Path, option: str, value: str) -> None:
+    result = run("distill", "--data", "cifar10", *OPTIONS, "--out", str(tmp_path / "run"), option, value)
+    assert result.exit_code == 1
+    assert f"({option})" in result.output
+    assert f"got {float(value.rpartition('=')[2])}" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+SMALLEST = [
+    *("--teacher", "small_resnet2", "--student", "small_resnet2", "--image-size", "16", "--folds", "1"),
+    *("--epochs", "1", "--batch-size", "8", "--accelerator", "cpu", "--skip-unreadable"),
+]
+
+
+def test_training_that_diverges_ends_with_its_name_and_no_model(pets: Path, tmp_path: Path) -> None:
+    command = ["distill", "--data", str(pets / "PetImages"), *SMALLEST, "--out", str(tmp_path / "run")]
+    result = run(*command, "--learning-rate", "1e30")
+    assert result.exit_code == 1
+    assert re.search("The training of fold 1, teacher diverged in epoch 1, .*--learning-rate", result.output)
+    assert "accuracy" not in result.output
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("stage.json", "model.safetensors")]
+    result = run(*command, "--learning-rate", "0.01")
+    assert result.exit_code == 0, result.output
+
+
+def test_an_empty_resume_file_is_named_and_the_model_starts_again(pets: Path, tmp_path: Path) -> None:
+    command = ["distill", "--data", str(pets / "PetImages"), *SMALLEST, "--out", str(tmp_path)]
+    assert run(*command).exit_code == 0
+    base = tmp_path / "fold1" / "base"
+    before = load_file(base / "model.safetensors")
+    for name in ("stage.json", "model.safetensors"):
+        (base / name).unlink()
+    (base / "resume.ckpt").touch()
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert f"Warning: {base / 'resume.ckpt'} cannot be resumed from: " in result.output
+    assert "set aside as resume.ckpt.damaged and the training of fold 1, base starts again." in result.output
+    assert all(value.equal(before[key]) for key, value in load_file(base / "model.safetensors").items())
+    assert (base / "resume.ckpt.damaged").exists()
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

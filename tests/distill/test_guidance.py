@@ -87,3 +87,11 @@ def test_bad_pairs(pair: tuple[nn.Module, nn.Module], images: torch.Tensor) -> N
         Guidance("overhaul", student, teacher, ["layer2"], ["layer3"], images)
     with pytest.raises(ValueError, match=r"as many classes.*\(8, 3\), the student's \(8, 5\)"):
         Guidance("response", student, small_resnet(4, 3), [], [], images)
+    with pytest.raises(ValueError, match="temperature is for 'response', but the technique is 'attention'"):
+        Guidance("attention", student, teacher, LAYERS, LAYERS, images, temperature=4.0)
+    for number in (float("nan"), float("inf"), -1.0):
+        for technique in TECHNIQUES:
+            with pytest.raises(ValueError, match="weight must be"):
+                Guidance(technique, student, teacher, LAYERS, LAYERS, images, weight=number)
+        with pytest.raises(ValueError, match="temperature must be"):
+            Guidance("response", student, teacher, LAYERS, LAYERS, images, temperature=number)

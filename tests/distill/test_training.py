@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import TensorDataset
 
 from captum_kd.distill.guidance import Guidance
 from captum_kd.distill.training import (
     RESUME_FILE,
     ClassifierTraining,
+    TrainingDivergedError,
     TrainingSettings,
+    _error_of_process,
+    check_trainer,
     predictions,
     train_classifier,
 )
@@ -183,8 +187,130 @@ def test_bfloat16(tmp_path: Path) -> None:
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        (
+            {"learning_rate": float("inf")},
+            r"must be above 0 and finite, got inf \(--learning-rate",
+        ),
+        ({"momentum": float("nan")}, r"momentum must be at least 0 and below 1, got nan \(--momentum\)"),
+        ({"momentum": 5.0}, "momentum must be at least 0 and below 1, got 5.0"),
+        ({"momentum": 1}, "momentum must be at least 0 and below 1, got 1"),
+        ({"momentum": -0.1}, "momentum must be at least 0"),
+        (
+            {"weight_decay": float("nan")},
+            r"must be at least 0 and finite, got nan \(--weight-decay",
+        ),
+        ({"weight_decay": -1e-4}, "weight_decay must be at least 0 and finite, got -0.0001"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov is for .* momentum=0.0"),
+        ({"nesterov": True, "optimizer": "adamw"}, "nesterov is for .*got optimizer='adamw'"),
     ],
 )
 def test_bad_settings(option: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingSettings(**option)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "devices", "workers", "learning_rate", "momentum"])
+def test_settings_of_a_wrong_kind(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name} must be an? (integer|number), got '3'"):
+        TrainingSettings(**{name: "3"})
+    with pytest.raises(TypeError, match=f"{name} must be"):
+        TrainingSettings(**{name: True})
+
+
+def test_one_cycle_says_that_it_takes_no_momentum() -> None:
+    with pytest.warns(UserWarning, match="momentum=0.5 is not used: with schedule='one-cycle'"):
+        TrainingSettings(schedule="one-cycle", momentum=0.5)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"precision": "31"}, "Lightning cannot train with --precision 31, .*: "),
+        ({"accelerator": "abacus"}, "--accelerator abacus and --devices 1 here"),
+    ],
+)
+def test_what_lightning_does_not_have(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_trainer(TrainingSettings(**option))
+    check_trainer(TrainingSettings(accelerator="cpu"))
+
+
+class Poisoned(nn.Module):
+    """A model whose outputs, or weights, are not finite from a step on."""
+
+    def __init__(self, step: int, where: str) -> None:
+        super().__init__()
+        self.model, self.step, self.where, self.steps = small_resnet(2, 3), step, where, 0
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.steps += torch.is_grad_enabled()
+        logits: torch.Tensor = self.model(images)
+        if self.steps < self.step:
+            return logits
+        if self.where == "weights":
+            self.seen.fill_(torch.inf)
+            return logits
+        wanted = torch.is_grad_enabled() == (self.where == "loss")
+        return logits * torch.nan if wanted else logits
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (
+            "loss",
+            "The training of fold 1, base diverged in epoch 2, at step 2: the loss is nan. Use",
+        ),
+        ("validation", "diverged in epoch 2, in validation: outputs are NaN or infinite"),
+        (
+            "weights",
+            r"diverged in epoch 2, at its end: weights are NaN or infinite \(model.seen\)",
+        ),
+    ],
+)
+def test_training_that_diverges_stops(tmp_path: Path, where: str, message: str) -> None:
+    settings = TrainingSettings(epochs=3, **QUICK)
+    with pytest.raises(TrainingDivergedError, match=message):
+        train_classifier(Poisoned(5, where), 3, DATA, DATA, settings, tmp_path, title="fold 1, base")
+    assert torch.load(tmp_path / RESUME_FILE, weights_only=True)["epoch"] == 0, "the last that was sound"
+
+
+@pytest.mark.parametrize("option", [{"learning_rate": 1e30}, {"learning_rate": 1e38, "optimizer": "adamw"}])
+def test_numbers_that_no_training_survives(tmp_path: Path, option: dict[str, Any]) -> None:
+    settings = TrainingSettings(epochs=2, **QUICK | option)
+    with pytest.raises(TrainingDivergedError, match="The training of the model diverged in epoch 1"):
+        train_classifier(small_resnet(2, 3), 3, DATA, DATA, settings, tmp_path)
+    assert not (tmp_path / RESUME_FILE).exists()
+
+
+def test_outputs_that_are_no_predictions() -> None:
+    model = small_resnet(2, 3)
+    torch.nn.init.constant_(model.fc.bias, torch.inf)
+    with pytest.raises(
+        ValueError, match="SmallResNet gives NaN or infinite outputs, so it has no predictions"
+    ):
+        predictions(model, DATA, TrainingSettings(**QUICK))
+
+
+def test_errors_of_spawned_processes_are_those_of_one() -> None:
+    def raised(text: str) -> Exception:
+        return _error_of_process(ProcessRaisedException(f"\n\nTraceback ...\n{text}\n", 0, 1))
+
+    diverged = raised("captum_kd.distill.training.TrainingDivergedError: The training diverged.")
+    assert isinstance(diverged, TrainingDivergedError)
+    assert str(diverged) == "The training diverged."
+    full = raised("OSError: [Errno 28] No space left on device")
+    assert isinstance(full, OSError)
+    assert full.errno == 28
+    assert isinstance(raised("KeyError: 'x'"), ProcessRaisedException)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_a_student_in_another_precision_than_its_teacher(tmp_path: Path, precision: str) -> None:
+    model = small_resnet(2, 3)
+    guidance = Guidance("overhaul", model, small_resnet(2, 3), ["layer3"], ["layer3"], IMAGES[:4])
+    settings = TrainingSettings(epochs=1, precision=precision, **QUICK)
+    assert train_classifier(model, 3, DATA, DATA, settings, tmp_path, guidance=guidance)
+    assert len(predictions(model, DATA, settings)) == 24
