@@ -50,8 +50,9 @@ class _RecordedCommand(click.Command):
     "students",
     multiple=True,
     metavar="CHECKPOINT",
-    help="Checkpoint of a student: PATH, or NAME=PATH; PATH::PART takes one of several models in a file. Can "
-    "be repeated. With RUN: the name of a student of the run.  [default with RUN: all]",
+    help="Checkpoint of a student: PATH, or NAME=PATH; PATH::PART takes one of several models in a file, "
+    "by the key of its state dict (state_dict_ema) or the prefix of its keys (student). Can be repeated. "
+    "With RUN: the name of a student of the run.  [default with RUN: all]",
 )
 @click.option(
     "--base",
@@ -83,7 +84,8 @@ class _RecordedCommand(click.Command):
 @click.option(
     "--images",
     metavar="SOURCE",
-    help="A folder with a sub-folder per class; a text file with a line 'path,class' per image; or the name "
+    help="A folder with a sub-folder per class, or with such folders for each split, of which test is taken, "
+    "otherwise validation; a text file with a line 'path,class' per image; or the name "
     "of a torchvision data set, for instance CIFAR10 (its test split).",
 )
 @click.option(

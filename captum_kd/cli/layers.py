@@ -17,7 +17,10 @@ from captum_kd.cli.errors import explained_errors
     help="Height and width of the image in pixels.",
 )
 def layers(architecture: str, image_size: int) -> None:
-    """List the layers of ARCH by name, with the shape of their output for one image: channels x positions."""
+    """List the layers of ARCH by name, with the shape of their output for one image: channels x positions.
+
+    ARCH is a torchvision or timm name, or package.module:factory, whose code is imported and run.
+    """
     with explained_errors():
         from captum_kd.models.architectures import build_classifier, layer_shapes
 

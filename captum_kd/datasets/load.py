@@ -50,7 +50,7 @@ def load_data(
                   ``raw/color/``
     a folder      a sub-folder per class, or these     224   crop, flip, rotation, colour jitter
                   below ``train/`` and ``test/`` (or
-                  ``val/``)
+                  ``val/``, or other usual names)
     ============= ==================================== ===== ===================================
 
     CIFAR10 and Fashion-MNIST come with their test split. Of a folder without ``test/`` or ``val/``, a fifth

@@ -287,7 +287,8 @@ def _listed_classes(path: Path, words: Sequence[str]) -> tuple[str, ...]:
     ):
         raise ValueError(
             f"--class-names: {path} has the class {max(different, key=len)!r}, but only "
-            f"{len(different)} different classes. With gaps that large, give the names of the models' outputs in their order with "
+            f"{len(different)} different classes. With gaps that large, "
+            "give the names of the models' outputs in their order with "
             "--class-names."
         )
     return tuple(map(str, range(highest + 1)))

@@ -165,7 +165,9 @@ def read_checked_run(folder: Path) -> CheckedRun:
             raise
         raise ValueError(f"{where} is damaged: {error}.") from error
     check_record(content, _RunFile, where)
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in content["arguments"].items()}
+    arguments: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in content["arguments"].items()
+    }
     try:
         if "training" in arguments:
             arguments["training"] = TrainingSettings(**arguments["training"])

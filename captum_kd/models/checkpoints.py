@@ -154,6 +154,11 @@ class Checkpoint(NamedTuple):
         if part in parts:
             yield part, parts[part]
             return
+        below = [name for name in parts if name.startswith(part + ".")]
+        usual = [name for name in below if name.rpartition(".")[2] in _CONTAINERS]
+        for name in (below if len(below) == 1 else usual)[:1]:
+            yield name, parts[name]
+            return
         for name, weights in parts.items():
             inner = part.removeprefix(name + ".") if name else part
             for prefix in dict.fromkeys((inner, part)):
@@ -178,11 +183,11 @@ class Checkpoint(NamedTuple):
                     f"{listed}."
                 )
             container, weights = named
-            if part.rstrip(".") != container:
+            if part.rstrip(".") != container and not container.startswith(part.rstrip(".") + "."):
                 return container, weights if isinstance(weights, OrderedDict) else OrderedDict(weights)
             return container, _without_prefix(weights, own, self.path, container)
         container = self.part
-        ranked = container.split(".")[-1] in _CONTAINERS or not container
+        ranked = _is_usual(container)
         if not (ranked and fits[container]):
             others = [name for name in parts if fits[name]]
             if len(others) > 1:
@@ -360,7 +365,7 @@ def _checkpoint(content: Any, path: Path) -> Checkpoint:
     else:
         parts = dict(_state_dicts(content, "", _DEEPEST))
         own = parts.pop("", None)
-        known = [name for name in _CONTAINERS if name in parts]
+        known = sorted(filter(_is_usual, parts), key=lambda name: _CONTAINERS.index(name.split(".")[0]))
         # Counters and the like may be tensors beside the state dict.
         if own is not None and not known:
             return Checkpoint(path, own, {}, "", _models(parts))
@@ -397,6 +402,11 @@ def _models(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Mapping[str,
         for name, weights in parts.items()
         if any(key.rpartition(".")[2] in ("weight", "bias") for key in weights)
     }
+
+
+def _is_usual(name: str) -> bool:
+    """Whether a trainer's names tell that a part is the model that was trained; the top always is."""
+    return not name or all(word in _CONTAINERS for word in name.split("."))
 
 
 def _joined(*words: str) -> str:

@@ -98,6 +98,24 @@ def test_train_alone_is_split_and_train_among_other_classes_is_a_class(tmp_path)
     assert load_data(str(tmp_path / "vehicles")).class_names == ("train", "tram")
 
 
+def test_splits_by_other_names_are_used_and_images_are_upright(tmp_path):
+    """A phone's photograph: what is right in the picture is below in the file."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, :16] = 255
+    for split in ("Train", "valid"):
+        for name in ("bee", "moth"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png", exif=exif)
+    data = load_data(str(tmp_path), image_size=32, augment=False)
+    assert (data.class_names, len(data.labels), len(data.test_labels)) == (("bee", "moth"), 6, 6)
+    for part in (data.train, data.plain, data.test):
+        image, _ = part[0]
+        assert image[:, :12].min() > image[:, -12:].max()
+
+
 def test_asirra_skips_and_counts_its_corrupt_files(pet_images):
     with pytest.warns(
         UserWarning, match=r"left out 2 unreadable images in .*PetImages: Cat.666\.jpg, Dog.11702\.jpg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ def test_a_torchvision_pair_of_several_students(folder: Path, tmp_path: Path) ->
     """The README's command: torchvision's networks, folders without a list of names, default layers."""
     for name in ("first", "second", "base"):
         torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / f"{name}.pt")
+    both = {k: torch.load(tmp_path / "second.pt") for k in ("state_dict", "state_dict_ema")}
+    torch.save({**both, "args": argparse.Namespace(lr=0.1)}, tmp_path / "epoch=9-step=100.ckpt")
     result = explain(
-        *("--student", tmp_path / "first.pt", "--student", f"other={tmp_path / 'second.pt'}"),
+        *("--student", tmp_path / "first.pt", "--student", f"other={tmp_path / 'epoch=9-step=100.ckpt'}"),
         *("--base", tmp_path / "base.pt", "--architecture", "resnet18", "--images", folder / "photos"),
         *(
             "--image-size",
@@ -45,6 +48,10 @@ def test_a_torchvision_pair_of_several_students(folder: Path, tmp_path: Path) ->
     assert comparison.layers == ("layer1", "layer2", "layer3", "layer4")
     note = "The models' outputs are assumed to be in this order: Ankle boot, Bag, "
     assert comparison.settings.notes[0].startswith(note)
+    said = "the part 'state_dict' was loaded; it also holds state_dict_ema."
+    assert comparison.settings.notes[1].startswith("other: Of ")
+    assert said in comparison.settings.notes[1]
+    assert said in result.output
     assert "Ankle boot, Bag, " in (tmp_path / "report" / "report.html").read_text("utf-8")
 
 

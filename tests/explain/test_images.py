@@ -233,7 +233,7 @@ def test_lists_whose_classes_would_be_guessed(
 
 
 def test_a_name_of_two_outputs_is_no_class(folder: Path) -> None:
-    with pytest.raises(ValueError, match="'red', the class of .*, is the name of 2 outputs"):
+    with pytest.raises(ValueError, match=r"'red', the class of .*, is the name of 2 outputs"):
         find_images(str(folder), CROP, class_names=("red", "green", "blue", "red"))
     assert find_images(str(folder), CROP, class_names=("red", "green", "blue", "pink", "pink")).names
 

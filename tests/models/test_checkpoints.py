@@ -271,6 +271,30 @@ def test_a_container_and_a_prefix_within_it(tmp_path: Path) -> None:
         load_weights(loaded, tmp_path / "a.pt", "pupil")
 
 
+def test_the_trained_weights_are_known_deeper_in_the_file_too(tmp_path: Path) -> None:
+    trained, loaded = network(), network()
+    inner = {"ema": network().state_dict(), "state_dict": trained.state_dict()}
+    torch.save({"model": inner, "teacher": network().state_dict()}, tmp_path / "a.pt")
+    with pytest.warns(
+        UserWarning, match=r"'model\.state_dict' was loaded; it also holds model\.ema, teacher"
+    ):
+        load_weights(loaded, tmp_path / "a.pt")
+    assert same(loaded, trained)
+
+
+def test_a_part_may_be_named_by_the_first_of_its_keys(tmp_path: Path) -> None:
+    models = {name: network() for name in ("student", "teacher")}
+    content = {name: {"epoch": 1, "state_dict": m.state_dict()} for name, m in models.items()}
+    torch.save(content, tmp_path / "a.pt")
+    loaded = network()
+    with pytest.raises(ValueError, match=r"models that fit: student\.state_dict, teacher\.state_dict"):
+        load_weights(loaded, tmp_path / "a.pt")
+    for name, model in models.items():
+        for part in (name, f"{name}.state_dict"):
+            load_weights(loaded, tmp_path / "a.pt", part)
+            assert same(loaded, model)
+
+
 def test_the_number_of_classes_is_that_of_the_part(tmp_path: Path) -> None:
     torch.save({"model": network(3).state_dict(), "other": network(5).state_dict()}, tmp_path / "a.pt")
     checkpoint = read_checkpoint(tmp_path / "a.pt")
