@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,16 +44,23 @@ def check_linear(transform: ReshapeTransform | None, value: Any, gradient: Any, 
         return
     # Of the size of the values, so that sums lose no digits of either.
     scale = size / gradient_size
+    most = min(torch.finfo(v.dtype).max for v in values if _is_floating(v))
+    larger = _LARGER if size * _LARGER < most else 1
+    given: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "value": lambda v, g: v,
+        "gradient": lambda v, g: g,
+        "scaled": lambda v, g: g * scale,
+        "opposite": lambda v, g: -g * scale,
+        "sum": lambda v, g: v + g * scale,
+        "larger": lambda v, g: v * larger,
+    }
     of = {
-        name: transform(tree_unflatten([factor(*pair) for pair in zip(values, gradients, strict=True)], form))
-        for name, factor in {
-            "value": lambda v, g: v,
-            "gradient": lambda v, g: g,
-            "scaled": lambda v, g: g * scale if _is_floating(g) else v,
-            "opposite": lambda v, g: -g * scale if _is_floating(g) else v,
-            "sum": lambda v, g: v + g * scale if _is_floating(g) else v,
-            "larger": lambda v, g: v * _LARGER if _is_floating(v) else v,
-        }.items()
+        name: transform(
+            tree_unflatten(
+                [make(v, g) if _is_floating(v) else v for v, g in zip(values, gradients, strict=True)], form
+            )
+        )
+        for name, make in given.items()
     }
     kinds = [v.dtype for v in (*values, of["value"]) if _is_floating(v)]
     eps = max(torch.finfo(kind).eps for kind in kinds)
@@ -61,7 +69,7 @@ def check_linear(transform: ReshapeTransform | None, value: Any, gradient: Any, 
         of["sum"] - of["value"] - of["scaled"],
         of["opposite"] + of["scaled"],
         of["gradient"] * scale - of["scaled"],
-        of["larger"] / _LARGER - of["value"],
+        of["larger"] / larger - of["value"],
     )
     if any(not (error.abs() <= eps**0.5 * largest).all() for error in off):
         raise ValueError(
