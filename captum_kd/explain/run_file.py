@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from captum_kd.distill.recipe import Recipe, stages
-from captum_kd.distill.run_folder import MODEL_FILE, RUN_FILE, DataRecord, StageRecord, read_run
+from captum_kd.distill.run_folder import MODEL_FILE, RUN_FILE, DataRecord, RunRecord, StageRecord, read_run
 from captum_kd.distill.training import TrainingSettings
 from captum_kd.explain.out_folder import require_inside
 from captum_kd.explain.schema import check_record
@@ -19,16 +19,6 @@ _MOST_FOLDS = 1000
 _LARGEST_IMAGE = 8192  # pixels
 _WIDEST = 1024  # channels of the first layer of a small network
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class _RunFile(TypedDict):
-    """What ``run.json`` holds, with the types of the recipe."""
-
-    arguments: Recipe
-    versions: dict[str, str]
-    data: DataRecord
-    stages: list[StageRecord]
-    explain: str
 
 
 @dataclass(frozen=True)
@@ -164,7 +154,8 @@ def read_checked_run(folder: Path) -> CheckedRun:
         if str(folder) in str(error):
             raise
         raise ValueError(f"{where} is damaged: {error}.") from error
-    check_record(content, _RunFile, where)
+    check_record(content, RunRecord, where)
+    check_record(content["arguments"], Recipe, where, "arguments")
     arguments: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in content["arguments"].items()
     }

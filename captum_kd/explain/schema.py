@@ -11,15 +11,16 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 _NAMED = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}
 
 
-def check_record(value: object, kind: Any, where: str) -> None:
+def check_record(value: object, kind: Any, where: str, field: str = "") -> None:
     """Check that parsed JSON has the form of a type.
 
     Args:
         value: What ``json.loads`` returned.
         kind: A type: a ``TypedDict``, a dataclass, ``dict[str, T]``, ``Mapping[str, T]``, ``list[T]``,
-            ``tuple[T, ...]``, a ``Literal``, a union of these, or str, int, float, bool or None. Fields of a
-            dataclass that have a default may be missing; numbers must be finite.
+            ``tuple[T, ...]``, a ``Literal``, a union of these, str, int, float, bool, None, or Any. Fields of
+            a dataclass that have a default may be missing; numbers must be finite.
         where: What messages call the value, for instance "run.json".
+        field: The keys that lead to the value there.
 
     Raises:
         ValueError: The value has another form; the message names the field and what is needed there.
@@ -30,11 +31,13 @@ def check_record(value: object, kind: Any, where: str) -> None:
         Traceback (most recent call last):
         ValueError: run.json: a[1] must be a finite number, got '2'.
     """
-    _check(value, kind, where, "")
+    _check(value, kind, where, field)
 
 
 def _check(value: object, kind: Any, where: str, field: str) -> None:
     origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return
     if is_typeddict(kind) or dataclasses.is_dataclass(kind):
         _check_fields(value, kind, where, field)
     elif origin in (dict, Mapping):
@@ -79,6 +82,8 @@ def _check_one_of(value: object, kinds: tuple[Any, ...], where: str, field: str)
 
 def _check_fields(value: object, kind: Any, where: str, field: str) -> None:
     hints = get_type_hints(kind)
+    if kind is Any:
+        return
     if is_typeddict(kind):
         needed = set(kind.__required_keys__)
     else:
