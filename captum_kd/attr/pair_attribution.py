@@ -209,29 +209,31 @@ class PairAttribution(LayerAttribution):
             return [None, None]
         self._check_arguments(call)
         key = self._reference_key(call)
-        if key is None or self._reference_cache is None or self._reference_cache[0] != key:
-            self._reference_cache = None
-            result = []
-            for side in self.sides:
-                calls = [call._replace(inputs=batch.inputs, target=batch.target) for batch in self._reference]
-                runs = [self._run(side, batch) for batch in calls]
-                activations, targets = zip(*runs, strict=True)
-                count = len(side.feature_layers or ())
-                with torch.autocast(activations[0][0].device.type, enabled=False):
-                    features = [batch[-count:] if count else batch for batch in activations]
-                    explained = [batch[:-count] for batch in activations] if count else []
-                    same = self._same_samples(call, self._reference, self._reference)
-                    result.append(model_reference(features, targets, self.pool, explained, same))
-            if key is None:
-                return result
-            self._reference_cache = (key, result)
-        return self._reference_cache[1]
+        kept = self._reference_cache
+        if key is not None and kept is not None and kept[0] == key:
+            return kept[1]
+        result = []
+        same = self._same_samples(call, self._reference, self._reference)
+        for side in self.sides:
+            calls = [call._replace(inputs=batch.inputs, target=batch.target) for batch in self._reference]
+            runs = [self._run(side, batch) for batch in calls]
+            activations, targets = zip(*runs, strict=True)
+            count = len(side.feature_layers or ())
+            with torch.autocast(activations[0][0].device.type, enabled=False):
+                features = [batch[-count:] if count else batch for batch in activations]
+                explained = [batch[:-count] for batch in activations] if count else []
+                result.append(model_reference(features, targets, self.pool, explained, same))
+        self._reference_cache = None if key is None else (key, result)
+        return result
 
     def _keep_reference(self, call: Call) -> None:
         """Do not count what the models' own passes have changed, such as the list of a hook that records."""
-        if self._reference_cache is not None:
-            (_, *weights_and_options), result = self._reference_cache
-            state = self._reference_key(call, weights=False)
+        kept = self._reference_cache
+        if kept is None:
+            return
+        (_, *weights_and_options), result = kept
+        state = self._reference_key(call, weights=False)
+        if self._reference_cache is kept:  # another thread may have kept a newer one
             self._reference_cache = None if state is None else ((state[0], *weights_and_options), result)
 
     def _reference_key(self, call: Call, weights: bool = True) -> tuple[object, ...] | None:

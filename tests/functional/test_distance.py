@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_kd.functional import distance
-from captum_kd.functional.distance import pairwise_distances, pull_back
+from captum_kd.functional.distance import merge_same_samples, pairwise_distances, pull_back
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -189,3 +189,17 @@ def test_not_finite_raises(value: float, n: int) -> None:
 def test_bad_input(x: Tensor, y: Tensor | None, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         pairwise_distances(x, y)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_only_distances_at_rounding_are_merged(offset: float) -> None:
+    x = normal(8, 500) + offset
+    rounded = x * (1 + 5e-7 * normal(8, 500, seed=1))
+    distances = pairwise_distances(rounded, x)
+    merged = merge_same_samples(distances, rounded, x)
+    apart = ~torch.eye(8, dtype=torch.bool)
+    assert distances.diagonal().all()
+    assert not merged.diagonal().any()
+    assert torch.equal(merged[apart], distances[apart])
+    near = pairwise_distances(x + 1e-2 * normal(8, 500, seed=2), x)
+    assert torch.equal(merge_same_samples(near, x + 1e-2 * normal(8, 500, seed=2), x), near)
