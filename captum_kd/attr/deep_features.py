@@ -196,14 +196,16 @@ def deep_features(
             warn_of_channels_last(names[layer], value)
     with torch.inference_mode(False), torch.enable_grad():
         features = [reshape(given[layer]) for layer in feature_layers]
-    for layer in side.layers:
-        check_samples(names[layer], _detached(reshape(given[layer])), count)
-    for layer, value in zip(feature_layers, features, strict=True):
+    reshaped = [reshape(given[layer]) for layer in side.layers]
+    for layer, value in zip([*side.layers, *feature_layers], [*reshaped, *features], strict=True):
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"{names[layer]} gives {type_of(value)}, but one tensor is needed. Pass a reshape_transform "
                 "that picks it, for instance reshape_transform=lambda output: output[0]."
             )
+    for layer, value in zip(side.layers, reshaped, strict=True):
+        check_samples(names[layer], _detached(value), count)
+    for layer, value in zip(feature_layers, features, strict=True):
         if side.feature_layers is not None and not value.requires_grad:
             raise ValueError(
                 f"The reshape_transform detaches what {names[layer]} gives, so no gradient can be traced "

@@ -62,7 +62,7 @@ def set_aside(paths: Sequence[Path], why: str, then: str) -> None:
 def is_stray(path: Path, names: Sequence[str]) -> bool:
     """Whether a file is what a kill leaves of :func:`~captum_kd.atomic.write_whole` of one of these names."""
     wanted = "|".join(map(re.escape, names))
-    return re.fullmatch(rf"\.({wanted})\.[a-z0-9_]{{8}}", path.name) is not None
+    return re.fullmatch(rf"\.({wanted})\.([0-9a-f]{{16}}|[a-z0-9_]{{8}})", path.name) is not None
 
 
 def write_bytes(path: Path, contents: bytes) -> None:

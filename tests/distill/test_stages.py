@@ -286,7 +286,11 @@ OVERHAUL = {"techniques": ("overhaul",), "teacher": "small_resnet4"}
         ({"assistants": (f"{HERE}:Several",)}, "Several gives tuple in training mode"),
         ({"assistants": (f"{HERE}:Frozen",)}, "Frozen has no parameters to train"),
         ({"pretrained": True}, "small_resnet2 has no pre-trained weights"),
-        ({"temperature": 1e-300}, "The loss of student-response is nan before it has learnt anything"),
+        ({"temperature": 1e-300}, "temperature must be from 1e-06 to 10000"),
+        (
+            {"techniques": ("attention",), "weights": {"attention": 1e300}},
+            "The loss of student-attention is inf before it has learnt anything",
+        ),
         ({"folds": 40}, "class 'Cat' has 24 images, but at least 40 are needed"),
         ({"limit": 3, "folds": 2}, "has 1 image, but at least 2 are needed"),
         (

@@ -98,7 +98,7 @@ def _delete(*path: str) -> Callable[[Any], None]:
         (_set("stages", 1, "name", to="teacher"), r"stages\[1\]: fold 1 has teacher twice"),
         (_set("arguments", "folds", to=10**9), r"arguments\.folds must be from 1 to 1000"),
         (_set("arguments", "image_size", to=10**6), r"arguments\.image_size must be from 1 to 8192"),
-        (_set("arguments", "seed", to=-1), r"arguments\.seed must be from 0"),
+        (_set("arguments", "seed", to=-1), r"arguments: seed must be at least 0"),
         (_set("arguments", "student", to=["resnet18"]), r"arguments\.student must be a text, got list"),
         (_set("arguments", "layers", to=[""]), r"arguments\.layers has an empty name"),
         (
@@ -125,7 +125,7 @@ def _delete(*path: str) -> Callable[[Any], None]:
         (_set("data", "class_names", to=["cat", "\x1b[2J"]), r"data\.class_names must be different names"),
         (_set("data", "class_names", to=[1, 2]), r"data\.class_names\[0\] must be a text, got 1"),
         (_delete("arguments", "teacher"), r"the field 'arguments\.teacher' is missing"),
-        (_delete("stages"), r"the field 'stages' is missing"),
+        (_delete("stages"), r"must be an object with .*stages"),
     ],
 )
 def test_other_records_are_refused_by_file_and_field(
@@ -133,7 +133,7 @@ def test_other_records_are_refused_by_file_and_field(
 ) -> None:
     record = record_of()
     change(record)
-    with pytest.raises(ValueError, match=rf"run\.json: .*{message}|run\.json: {message}"):
+    with pytest.raises(ValueError, match=rf"run\.json(: .*|: | is damaged: .*){message}"):
         read_checked_run(write(tmp_path, record))
 
 
