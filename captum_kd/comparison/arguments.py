@@ -10,7 +10,7 @@ from torch import nn
 from captum_kd.comparison.features import BASE, TEACHER
 from captum_kd.comparison.settings import Settings
 from captum_kd.models.activations import ReshapeTransform
-from captum_kd.models.layers import Layers, check_membership, find_layer, layer_name
+from captum_kd.models.layers import EMPTY_NAME, Layers, check_membership, find_layer, layer_name
 from captum_kd.models.side import Side
 
 
@@ -143,6 +143,8 @@ def _layer_names(model: nn.Module, layers: Layers, option: str, role: str) -> li
         if isinstance(layer, nn.Module):
             check_membership(model, [layer], option, role)
             layer = layer_name(model, layer) or ""
+        elif layer == "":
+            raise ValueError(EMPTY_NAME.format(option))
         if not isinstance(layer, str):
             raise TypeError(f"{option} must be names or modules, got {type(layer).__name__}.")
         names.append(layer)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from captum_kd.models.hooks import as_tuple, hooked, sample_count, type_of, undisturbed
 from captum_kd.models.layers import check_visible, describe_layer
@@ -130,7 +131,14 @@ def _activations(value: Any, label: str, reshape_transform: ReshapeTransform | N
     if isinstance(value, (tuple, list)) and len(value) == 1:
         value = value[0]
     if reshape_transform is not None:
-        value = reshape_transform(value)
+        before = _written(value)
+        reshaped = reshape_transform(value)
+        if _written(value) != before:
+            raise ValueError(
+                f"The reshape_transform writes into what {label} gives, so it changes the model's own "
+                "result. Use operations that do not work in place, for instance relu instead of relu_."
+            )
+        value = reshaped
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{label} gives {type_of(value)}, but one tensor is needed. Pass a reshape_transform that "
@@ -146,6 +154,12 @@ def _activations(value: Any, label: str, reshape_transform: ReshapeTransform | N
     # A copy, because whatever follows the layer may work in place (ReLU(inplace=True)).
     keeps_dtype = detached.dtype in (torch.float32, torch.float64)
     return detached.clone() if keeps_dtype else detached.float()
+
+
+def _written(value: Any) -> list[int]:
+    """How often each tensor in a layer's output has been written to, as far as PyTorch counts it."""
+    tensors = (leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor))
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
 def _gather(seen: dict[torch.device, Tensor], label: str, device_ids: Sequence[int] | None) -> Tensor:

@@ -12,6 +12,8 @@ from torch import nn
 Layers = str | nn.Module | Sequence[str | nn.Module]
 """What a caller may pass for layers: a module of the model or its dotted name, or several of these."""
 
+EMPTY_NAME = "{}: a layer's name is empty. To explain the whole model's output, pass the model as the layer."
+
 _CONVOLUTIONS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -303,6 +305,8 @@ def _resolve(model: Callable[..., Any], layer: str | nn.Module, option: str, rol
         raise TypeError(
             f"{option} must be a module or the name of one, or a list of these, got {type(layer).__name__}."
         )
+    if layer == "":
+        raise ValueError(EMPTY_NAME.format(option))
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"{option}: {layer!r} is the name of a layer, but the {role} is a function, in which layers have "

@@ -47,6 +47,8 @@ def test_bad_models_and_layers() -> None:
         UniCAM(student, "second_rel", base)
     with pytest.raises(TypeError, match="objective must be a name or a callable, got int"):
         UniCAM(student, student.second_relu, base, objective=3)
+    with pytest.raises(ValueError, match="layer: a layer's name is empty"):
+        UniCAM(student, "", base)
     with pytest.raises(ValueError, match="layer: this ReLU is not in the student"):
         UniCAM(student, base.second_relu, base)
     with pytest.raises(ValueError, match="base_layer: this ReLU is not in the base model"):

@@ -37,6 +37,8 @@ def test_layers_by_module_of_other_names_and_without_positions() -> None:
             "layers.*no layer 'second_rely'. Did you mean.*second_relu",
         ),
         ({"layers": []}, ValueError, "at least one layer"),
+        ({"layers": ""}, ValueError, "layers: a layer's name is empty"),
+        ({"base_layers": ["first_relu", ""]}, ValueError, "base_layers: a layer's name is empty"),
         ({"layers": ["second", "second"]}, ValueError, "none twice"),
         ({"layers": [nn.ReLU()]}, ValueError, "is not in the student"),
         ({"base_layers": ["second"]}, ValueError, "base_layers must pair up with layers: 1 for 2"),

@@ -269,6 +269,17 @@ def test_tuple_outputs_need_a_reshape_transform() -> None:
         layer_activations(forward, [model.layer], x.transpose(0, 1), reshape_transform=lambda value: value[0])
 
 
+@pytest.mark.parametrize(
+    "transform", [lambda v: v.relu_(), lambda v: v[:, 1:].mul_(2), lambda v: v.transpose(1, 2).add_(1)]
+)
+def test_a_reshape_transform_that_works_in_place_is_refused(network: Network, transform: Any) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    with pytest.raises(ValueError, match="writes into what Layer 'conv' of the model gives"):
+        layer_activations(network, [network.conv], x, reshape_transform=transform)
+    copied = layer_activations(network, [network.conv], x, reshape_transform=lambda v: v.clone().relu_())
+    assert torch.equal(copied.output, network(x))
+
+
 def test_tuple_of_one() -> None:
     layer = OneOutput()
     (activations,), _ = layer_activations(layer, [layer], torch.zeros(2, 3))
