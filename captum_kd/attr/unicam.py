@@ -67,7 +67,7 @@ class UniCAM(PairAttribution):
         reference: Samples that distances are taken to: a tensor, a pair ``(inputs, target)``, or a
             DataLoader of either; at least 3 samples. It is read and copied once. Its features are kept as
             long as a digest of both models, their weights and attributes, stays the same
-            (:func:`captum_kd.models.fingerprint.fingerprint`, which takes about as long as the forward pass
+            (``captum_kd.models.fingerprint``, which takes about as long as the forward pass
             of one image); they are computed in every call where a model is a function or holds what a digest
             cannot read, and with ``additional_forward_args``.
         reshape_transform: Turns a layer's output into ``(n, c, *spatial)``, for token models and for layers
