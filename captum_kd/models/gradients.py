@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from captum_kd.models.hooks import as_tuple, hooked, modules_of, sample_count, undisturbed
+from captum_kd.models.functions import modules_of
+from captum_kd.models.hooks import as_tuple, hooked, sample_count, undisturbed
 from captum_kd.models.layers import check_visible, describe_layer
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from captum_kd.models.functions import modules_of
 from captum_kd.models.hooks import (
     as_tuple,
     hooked,
-    modules_of,
     sample_count,
     type_of,
     uncompiled,
@@ -128,14 +128,6 @@ class Uses:
         return output
 
 
-GLOBAL = Network()
-
-
-def of_a_global(x: Tensor) -> Tensor:
-    output: Tensor = GLOBAL(x)
-    return output
-
-
 @pytest.mark.parametrize(
     "function_of",
     [
@@ -156,13 +148,6 @@ def test_models_of_functions_are_found_and_put_into_evaluation_mode(function_of:
         assert not any(module.training for module in network.modules())
         function(torch.ones(2, 2))
     assert all(module.training for module in network.modules())
-
-
-def test_models_in_globals_are_found() -> None:
-    assert modules_of(of_a_global) == [GLOBAL]
-    assert modules_of(lambda x: of_a_global(x)) == [GLOBAL]
-    assert modules_of(type("Calls", (), {"__call__": lambda self, x: of_a_global(x)})()) == [GLOBAL]
-    assert modules_of(len) == []
 
 
 def test_hidden_models_of_functions_go_into_evaluation_mode_as_they_are_called() -> None:
