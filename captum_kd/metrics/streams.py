@@ -41,11 +41,12 @@ class MeanOverBatches(Metric):
         super().__init__(**options)
         check_estimator(estimator)
         self.estimator = estimator
+        # A MetricCollection merges metrics whose states are equal. NaN equals nothing, and sums to NaN. It is
+        # the first, because torchmetrics 1.3 does not look at states after an empty list.
+        self.add_state("unlike_any", default=torch.tensor(math.nan), dist_reduce_fx="sum")
         self.add_state("scores", default=[], dist_reduce_fx="cat")
         self.add_state("sizes", default=[], dist_reduce_fx="cat")
         self.add_state("left_out", default=torch.tensor(0), dist_reduce_fx="sum")
-        # A MetricCollection merges metrics whose states are equal. NaN equals nothing, and sums to NaN.
-        self.add_state("unlike_any", default=torch.tensor(math.nan), dist_reduce_fx="sum")
         self._of_one_batch = self._warned_of_copies = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -201,8 +202,15 @@ def test_compiled_function_says_what_to_do(network: Network) -> None:
     compiled = torch.compile(lambda x: network(x), backend="eager")
     with torch.no_grad():
         compiled(images())
-        with pytest.raises(ValueError, match=r"Conv2d layer of the student .* passed uncompiled"):
-            layer_activations(compiled, [network.conv], images(), role="student")
+        message = ""
+        try:
+            (activations,), _ = layer_activations(compiled, [network.conv], images(), role="student")
+        except ValueError as error:
+            message = str(error)
+        if message:
+            assert re.search(r"Conv2d layer of the student .* passed uncompiled", message)
+        else:  # torch 2.6 compiles anew where a hook was added
+            assert torch.equal(activations, network.conv(images()))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the wrapper alone; with GPUs it scatters")
