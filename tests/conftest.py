@@ -11,16 +11,26 @@ import pytest
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 TESTS = Path(__file__).parent
-# They train networks or run commands from end to end.
+# They train networks, run commands from end to end, start processes or a browser, or run many networks.
 SLOW = [
     TESTS / name
     for name in (
         "benchmark",
-        "cli/test_benchmark.py",
+        "attr/test_deep_unicam.py",
+        "cli",
+        "comparison/test_cache.py",
+        "comparison/test_compare.py",
+        "datasets/test_demo_pair.py",
+        "datasets/test_planted_cue.py",
         "demo",
+        "distill/test_features.py",
         "distill/test_recipe.py",
+        "distill/test_stages.py",
         "distill/test_training.py",
         "explain",
+        "models/test_fingerprint.py",
+        "report/test_comparison_page.py",
+        "test_import.py",
         "tutorials",
     )
 ]
