@@ -33,7 +33,7 @@ unit: $(VENV)/.installed-test
 
 # What trains and convolves, by the code that oneDNN has for processors without AVX-512: it went wrong there before.
 test-avx2: $(VENV)/.installed-test
-	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) tests/attr tests/benchmark/sanity tests/demo tests/distill
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) tests/attr tests/benchmark/sanity tests/cli/test_distill.py tests/demo tests/distill
 
 # Tutorials, pages and charts are left out: they hold what today's tools print and draw.
 test-minimum: $(MINIMUM)/.installed
