@@ -10,7 +10,7 @@ from pathlib import Path
 import captum_kd
 
 ROOT = Path(captum_kd.__file__).parent
-ROOMS = """functional labels/atomic/_version/_warn models attr metrics datasets visualization report
+ROOMS = """functional labels/atomic/records/_version/_warn models attr metrics datasets visualization report
 comparison distill explain demo benchmark cli"""
 LAYER = {room: layer for layer, rooms in enumerate(ROOMS.split()) for room in rooms.split("/")}
 LAYER[""] = LAYER["distill"]  # captum_kd/__init__.py may offer names of every room but the four applications

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from captum_kd.comparison.maps import Maps
 from captum_kd.comparison.scores import COLUMNS
 from captum_kd.comparison.settings import Settings
 from captum_kd.metrics import Score
+from captum_kd.records import check_record
 
 # What the JSON text of a file holds.
 _CONTENT: dict[str, Any] = {
@@ -27,7 +27,6 @@ _CONTENT: dict[str, Any] = {
 }
 _ROW = {**dict.fromkeys(COLUMNS, str), **get_type_hints(Score)}
 _COUNTS = ("samples", "left_out", "reference", "permutations", "pool")
-_LARGEST = 2**63
 
 
 def check_content(content: object) -> dict[str, Any]:
@@ -157,39 +156,12 @@ def numbered_maps(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     return maps
 
 
-def fits(value: object, hint: Any) -> bool:
-    """Whether a value that JSON gave is what an annotation says; JSON writes tuples as lists.
-
-    Args:
-        value: The value.
-        hint: A class, a union, a literal, or a list, tuple or dictionary of those.
-
-    Example:
-        >>> fits([1, 2], tuple[int, ...]), fits([1, "2"], tuple[int, ...]), fits(True, int)
-        (True, False, False)
-    """
-    kind, inner = get_origin(hint) or hint, get_args(hint)
-    if kind is Any:
-        return True
-    if kind in (Union, UnionType):
-        return any(fits(value, one) for one in inner)
-    if kind is Literal:
-        return isinstance(value, str) and value in inner
-    if kind is dict:
-        return isinstance(value, dict) and all(
-            fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items()
-        )
-    if kind in (list, tuple):
-        if not isinstance(value, (list, tuple)):
-            return False
-        several = inner[:1] * len(value) if kind is list or inner[-1] is ... else inner
-        return len(value) == len(several) and all(map(fits, value, several))
-    if kind is float:
-        return isinstance(value, float) or fits(value, int)
-    if kind is int:
-        # Longer ones can neither be printed nor made a float.
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
-    return isinstance(value, NoneType if kind is None else kind)
+def _fits(value: object, hint: Any) -> bool:
+    try:
+        check_record(value, hint, "", finite=False)  # a score may be NaN
+    except ValueError:
+        return False
+    return True
 
 
 def _check_fields(values: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> None:
@@ -197,7 +169,7 @@ def _check_fields(values: Mapping[str, Any], hints: Mapping[str, Any], where: st
         name = sorted(set(values) ^ set(hints))[0]
         raise ValueError(f"{where} has no {name!r}" if name in hints else f"{where} has an unknown {name!r}")
     for name, hint in hints.items():
-        if not fits(values[name], hint):
+        if not _fits(values[name], hint):
             wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
             raise ValueError(f"{where}: {name} must be {wanted}, got {reprlib.repr(values[name])}")
 

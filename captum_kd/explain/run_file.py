@@ -13,7 +13,7 @@ from captum_kd.distill.recipe import Recipe, stages
 from captum_kd.distill.run_folder import MODEL_FILE, RUN_FILE, DataRecord, RunRecord, StageRecord, read_run
 from captum_kd.distill.training import TrainingSettings
 from captum_kd.explain.out_folder import require_inside
-from captum_kd.explain.schema import check_record
+from captum_kd.records import check_record
 
 _MOST_FOLDS = 1000
 _LARGEST_IMAGE = 8192  # pixels

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from captum_kd.comparison.result import Comparison
-from captum_kd.comparison.schema import fits
 from captum_kd.comparison.settings import Settings
 
 ROW = {
@@ -231,27 +230,3 @@ def test_what_is_as_it_was_saved_is_read(saved: Path) -> None:
     assert loaded.settings == Settings(students=("one", "two"), layers=("layer1", "fc"), samples=9)
     assert loaded.sides == original.sides
     assert loaded.maps["two"]["layer1"]["mine"][1].shape == (2, 1, 3, 3)
-
-
-def test_values_that_fit_an_annotation() -> None:
-    for value, hint in (
-        (1, float),
-        (math.nan, float),
-        (None, float | None),
-        ({"a": [1]}, dict[str, list[int]]),
-        (["a", "b"], tuple[str, str]),
-        ([{"file": "a"}], tuple[dict[str, str], ...]),
-        ([], tuple[int, ...]),
-    ):
-        assert fits(value, hint), (value, hint)
-    for value, hint in (
-        (1.0, int),
-        (True, float),
-        (2**70, int),
-        ("a", float | None),
-        ({"a": "b"}, dict[str, list[int]]),
-        (["a"], tuple[str, str]),
-        ("ab", tuple[str, str]),
-        ("ab", list[str]),
-    ):
-        assert not fits(value, hint), (value, hint)
