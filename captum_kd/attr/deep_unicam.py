@@ -18,7 +18,7 @@ from captum_kd.functional.cam import DIRECTIONS, Direction
 from captum_kd.functional.objectives import uniqueness
 from captum_kd.functional.pooling import centered
 from captum_kd.models.activations import ReshapeTransform
-from captum_kd.models.layers import Layers, deep_layers, layer_name, pair_layers
+from captum_kd.models.layers import Layers, deep_layers, layer_name, pair_layers, unwrap
 from captum_kd.models.side import Side
 from captum_kd.models.targets import check_same_classes, warn_of_embeddings
 
@@ -259,6 +259,12 @@ def _late_layers(
 ) -> tuple[list[nn.Module], list[nn.Module]] | None:
     """The late layers of both models, or None with a warning where they are not known."""
     models = (forward_func, base_model)
+    for model in models:
+        if isinstance(model, nn.Module) and "late" in dict(unwrap(model).named_modules()):
+            raise ValueError(
+                f"{type(model).__name__} has a layer called 'late', which is also the word for the last "
+                "stages. Pass the layer itself as feature_layer, or the last stages by their names."
+            )
     ours, theirs = (deep_layers(model) if isinstance(model, nn.Module) else [] for model in models)
     if reshape_transform is None and ours and len(ours) == len(theirs):
         return ours, theirs

@@ -128,7 +128,8 @@ class PairAttribution(LayerAttribution):
             inputs: A tensor or a tuple of tensors with the samples in dimension 0, as in Captum. Without
                 ``reference`` at least 4 samples are needed, and each map depends on all of them.
             target: Class index of each sample: an int for all, a list, or a tensor ``(n,)``. None: each
-                model's own prediction. The class of :class:`UniCAM` describes what it is used for.
+                model's own prediction. UniCAM takes it as the objective's labels, DeepUniCAM as
+                the class that evidence is asked for.
             additional_forward_args: Passed to both models after the inputs.
             attribute_to_layer_input: Explain the layer's input instead of its output.
             relu_attributions: Keep only positive values (True), or give the signed map (False). None: True
@@ -164,7 +165,7 @@ class PairAttribution(LayerAttribution):
         relu_attributions: bool | None = None,
         attr_dim_summation: bool = True,
     ) -> UniqueAttributions:
-        """Map both directions at every layer from one forward pass of each model.
+        """Map both directions at every layer from the same passes of each model.
 
         It takes the arguments of :meth:`attribute` except ``features``.
 

@@ -291,6 +291,17 @@ def test_a_network_that_does_not_run_is_named_with_the_cure() -> None:
         method.attribute(torch.randn(6, 3, 32, 32))
 
 
+def test_a_layer_called_late_is_not_taken_for_the_word() -> None:
+    student, base = pair()
+    student.late = student.third
+    del student.third
+    with pytest.raises(ValueError, match="Stages has a layer called 'late'"):
+        DeepUniCAM(student, student.first, base)
+    assert "features of late" in repr(
+        DeepUniCAM(student, student.first, base, feature_layer=student.late, base_feature_layer=base.third)
+    )
+
+
 def test_late_layers_are_not_looked_for_with_a_reshape_transform() -> None:
     student, base = small_resnet(4), small_resnet(4)
     with pytest.warns(UserWarning, match="with a reshape_transform late layers are not looked for"):
